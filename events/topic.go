@@ -1,0 +1,74 @@
+package events
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// Topic is where events go: a family of JetStream subjects or a Kafka topic.
+// Its name is dotted lower-case; the first segment is its domain, and topics of
+// one domain share a JetStream stream.
+type Topic string
+
+// Topics of the platform itself.
+const (
+	// Replies carries every reply to a saga's command, keyed by saga id.
+	Replies Topic = "saga.replies"
+	// Outcomes carries the event that each saga emits when its status becomes
+	// final or needs a person, keyed by saga id.
+	Outcomes Topic = "saga.outcomes"
+)
+
+// DeadLetters is where events that could not be handled are set aside.
+const DeadLetters Topic = "saga.deadletters"
+
+var (
+	typePattern  = regexp.MustCompile(`^[a-z][a-z0-9]*(\.[a-z][a-z0-9_-]*){1,6}\.v[1-9][0-9]{0,3}$`)
+	topicPattern = regexp.MustCompile(`^[a-z][a-z0-9]*(\.[a-z][a-z0-9_-]*){0,6}$`)
+)
+
+// Domain returns the first segment of the topic.
+func (t Topic) Domain() string {
+	domain, _, _ := strings.Cut(string(t), ".")
+	return domain
+}
+
+// Validate reports a name that cannot be a subject on every supported broker.
+func (t Topic) Validate() error {
+	if !topicPattern.MatchString(string(t)) || len(t) > 128 {
+		return fmt.Errorf("topic %q: want dotted lower-case segments such as shop.inventory.commands", t)
+	}
+	return nil
+}
+
+// typeNameBytesMax leaves room in an event's type for what is made out of the
+// name of a contract: .rejected, or another verb for the outcome.
+const typeNameBytesMax = TypeBytesMax - 16
+
+// ValidateType reports a type name that breaks the naming rule of this package.
+func ValidateType(name string) error {
+	if !typePattern.MatchString(name) || len(name) > typeNameBytesMax {
+		return fmt.Errorf("type %q: want dotted lower-case segments and a version, such as shop.inventory.reserve.v1", name)
+	}
+	return nil
+}
+
+// CommandTopic returns the topic of a command type: shop.inventory.reserve.v1
+// goes to shop.inventory.commands.
+func CommandTopic(commandType string) Topic { return Topic(subject(commandType) + ".commands") }
+
+// FactTopic returns the topic of a fact type: shop.order.confirmed.v1 goes to
+// shop.order.events.
+func FactTopic(factType string) Topic { return Topic(subject(factType) + ".events") }
+
+// OutcomeType returns the type of the outcome event that a saga started by
+// commandType emits at that status: shop.checkout.request.v1 completes as
+// shop.checkout.completed.v1.
+func OutcomeType(commandType, status string) string { return subject(commandType) + "." + status + ".v1" }
+
+// subject strips the verb and the version off a type name.
+func subject(name string) string {
+	name = name[:max(strings.LastIndexByte(name, '.'), 0)]
+	return name[:max(strings.LastIndexByte(name, '.'), 0)]
+}

@@ -1,0 +1,87 @@
+package embeddedtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/countermand/countermand/platform/embedded/internal/tempserver"
+)
+
+// DatabaseURLEnv is the environment variable with the URL of a superuser's
+// connection to the server that tests are to use.
+const DatabaseURLEnv = "COUNTERMAND_TEST_DATABASE_URL"
+
+// Main runs the tests of a package, stops the server they used if this process
+// started it, and exits with their code, or with 1 when the server could not be
+// stopped. It does not return.
+func Main(m *testing.M) {
+	shared.allow()
+	code := m.Run()
+	if err := shared.close(); err != nil {
+		fmt.Fprintln(os.Stderr, "embeddedtest:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+// sharedServer is the server of this test process, started on first use.
+type sharedServer struct {
+	mu      sync.Mutex
+	allowed bool // Main is there to stop what we start
+	started bool
+	server  *tempserver.Server
+	url     string
+	err     error
+}
+
+// shared is global because a test has nothing but its testing.TB to bring it
+// together with TestMain.
+var shared sharedServer
+
+func (s *sharedServer) allow() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.allowed = true
+}
+
+// adminURL returns the URL of the server. A start that did not work is not
+// repeated for every test.
+func (s *sharedServer) adminURL() (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.allowed {
+		return "", errors.New("the package needs a TestMain that calls embeddedtest.Main(m)")
+	}
+	if s.started {
+		return s.url, s.err
+	}
+	s.started = true
+	if s.url = os.Getenv(DatabaseURLEnv); s.url != "" {
+		return s.url, nil
+	}
+	// The server outlives the test that happens to need it first, and a
+	// download takes its time.
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
+	defer cancel()
+	s.server, s.err = tempserver.Start(ctx, func(step string) { fmt.Fprintln(os.Stderr, "embeddedtest:", step) })
+	if s.err == nil {
+		s.url = s.server.AdminURL()
+	}
+	return s.url, s.err
+}
+
+func (s *sharedServer) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.server == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return s.server.Stop(ctx)
+}

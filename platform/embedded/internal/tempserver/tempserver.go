@@ -1,0 +1,73 @@
+// Package tempserver runs a throw-away PostgreSQL server for tests: without
+// sync, in a temporary folder that goes when the server stops. What a process
+// that was killed leaves behind is removed by a later start.
+package tempserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/countermand/countermand/platform/embedded"
+)
+
+const prefix = "countermand-test-"
+
+// abandonedAfter keeps sweep away from a folder whose owner has just made it
+// and not locked it yet.
+const abandonedAfter = 10 * time.Minute
+
+// Server is a running throw-away server.
+type Server struct {
+	*embedded.Postgres
+	dir string
+}
+
+// Start starts a server in a new folder. ctx governs the start only. progress,
+// which may be nil, is told about steps that take time.
+func Start(ctx context.Context, progress func(string)) (*Server, error) {
+	sweep(ctx)
+	dir, err := os.MkdirTemp("", prefix)
+	if err != nil {
+		return nil, fmt.Errorf("make folder for test server: %w", err)
+	}
+	pg, err := embedded.StartPostgres(ctx, embedded.PostgresConfig{
+		DataDir: dir,
+		NoSync:  true,
+		// Test packages run side by side, each with a pool of its own.
+		MaxConnections: 400,
+		Progress:       progress,
+	})
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return &Server{Postgres: pg, dir: dir}, nil
+}
+
+// Stop stops the server and deletes its folder.
+func (s *Server) Stop(ctx context.Context) error {
+	if err := s.Postgres.Stop(ctx); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(s.dir); err != nil {
+		return fmt.Errorf("delete folder of test server: %w", err)
+	}
+	return nil
+}
+
+// sweep removes the servers of processes that were killed. One that cannot be
+// removed, because it is in use or for another reason, is no concern of a test.
+func sweep(ctx context.Context) {
+	// The only error is that of a malformed pattern.
+	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*"))
+	for _, dir := range dirs {
+		info, err := os.Lstat(dir)
+		if err != nil || !info.IsDir() || !isOurs(info) || time.Since(info.ModTime()) < abandonedAfter {
+			continue
+		}
+		_ = embedded.RemovePostgres(ctx, dir)
+	}
+}
