@@ -1,10 +1,13 @@
 package events
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"mime"
+	"strings"
 	"time"
-
 	"unicode/utf8"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2/event"

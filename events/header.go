@@ -22,20 +22,42 @@ type Binding struct {
 	prefix          string
 	contentType     string // header that carries datacontenttype; empty: it is an attribute like any other
 	percentEncoding bool
-	anyCase         bool // whether header names are compared without regard to case
+	anyCase         bool              // whether header names are compared without regard to case
+	headers         map[string]string // header name of each attribute that is common
 }
 
 // The bindings of CloudEvents 1.0.
 var (
 	// NATS is the NATS binding §3.1: ce- headers, values percent-encoded as in
 	// HTTP, because a NATS header value cannot hold line breaks either.
-	NATS = Binding{prefix: headerPrefixDash, percentEncoding: true, anyCase: true}
+	NATS = Binding{prefix: headerPrefixDash, percentEncoding: true, anyCase: true, headers: headerNames(headerPrefixDash)}
 	// HTTP is the HTTP binding §3.1: ce- headers with percent-encoded values
 	// (§3.1.3.2); the data content type is the Content-Type header.
-	HTTP = Binding{prefix: headerPrefixDash, contentType: "content-type", percentEncoding: true, anyCase: true}
+	HTTP = Binding{
+		prefix: headerPrefixDash, contentType: "content-type", percentEncoding: true, anyCase: true,
+		headers: headerNames(headerPrefixDash),
+	}
 	// Kafka is the Kafka binding §3.2: ce_ headers in UTF-8 as they are.
-	Kafka = Binding{prefix: headerPrefixUnderscore, contentType: "content-type"}
+	Kafka = Binding{prefix: headerPrefixUnderscore, contentType: "content-type", headers: headerNames(headerPrefixUnderscore)}
 )
+
+// headerNames spares every event the concatenation of names that never change.
+func headerNames(prefix string) map[string]string {
+	names := make(map[string]string)
+	for _, attribute := range append([]string{
+		"specversion", "id", "source", "type", "subject", "time", "dataschema", "datacontenttype",
+	}, extensionNames[:]...) {
+		names[attribute] = prefix + attribute
+	}
+	return names
+}
+
+func (b Binding) header(attribute string) string {
+	if name, ok := b.headers[attribute]; ok {
+		return name
+	}
+	return b.prefix + attribute
+}
 
 // Encode calls set once per header of e, in an order that depends on nothing but
 // the names. Data is not a header: the caller puts it in the body. The headers
@@ -48,15 +70,15 @@ func (b Binding) Encode(e *Event, set func(name, value string)) {
 		if b.percentEncoding {
 			value = PercentEncode(value)
 		}
-		set(b.prefix+attribute, value)
+		set(b.header(attribute), value)
 	}
-	set(b.prefix+"specversion", "1.0")
+	set(b.header("specversion"), "1.0")
 	put("id", e.ID)
 	put("source", e.Source)
 	put("type", e.Type)
 	put("subject", e.Subject)
 	if !e.Time.IsZero() {
-		set(b.prefix+"time", e.Time.UTC().Format(time.RFC3339Nano))
+		set(b.header("time"), e.Time.UTC().Format(time.RFC3339Nano))
 	}
 	put("dataschema", e.DataSchema)
 	switch {
@@ -97,10 +119,6 @@ func (b Binding) Decoder() Decoder { return Decoder{binding: b} }
 // over. An attribute that comes twice is an error, told by Event.
 func (d *Decoder) Header(name, value string) {
 	if d.isContentType(name) {
-		if !utf8.ValidString(value) {
-			d.fail("attribute %q is not UTF-8", "datacontenttype")
-			return
-		}
 		d.once(&d.event.DataContentType, "datacontenttype", value)
 		return
 	}
@@ -115,9 +133,6 @@ func (d *Decoder) Header(name, value string) {
 			return
 		}
 		value = decoded
-	} else if !utf8.ValidString(value) {
-		d.fail("attribute %q is not UTF-8", attribute)
-		return
 	}
 	switch attribute {
 	case "specversion":

@@ -65,7 +65,9 @@ func FactTopic(factType string) Topic { return Topic(subject(factType) + ".event
 // OutcomeType returns the type of the outcome event that a saga started by
 // commandType emits at that status: shop.checkout.request.v1 completes as
 // shop.checkout.completed.v1.
-func OutcomeType(commandType, status string) string { return subject(commandType) + "." + status + ".v1" }
+func OutcomeType(commandType, status string) string {
+	return subject(commandType) + "." + status + ".v1"
+}
 
 // subject strips the verb and the version off a type name.
 func subject(name string) string {

@@ -52,6 +52,7 @@ type NATS struct {
 	lock     *folderLock
 	password string
 	listens  bool
+	staging  *staging // nil where files cannot be kept in memory
 	stop     sync.Once
 }
 
@@ -106,7 +107,13 @@ func startNATS(cfg NATSConfig) (_ *NATS, err error) {
 		srv.WaitForShutdown()
 		return nil, err
 	}
-	return &NATS{server: srv, lock: lock, password: password, listens: !opts.DontListen}, nil
+	n := &NATS{server: srv, lock: lock, password: password, listens: !opts.DontListen}
+	if n.staging, err = startStaging(n, cfg.StoreDir, cfg.Logger); err != nil {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+		return nil, err
+	}
+	return n, nil
 }
 
 func natsOptions(cfg NATSConfig, password string) (*server.Options, error) {
@@ -185,6 +192,7 @@ func (n *NATS) Stop() {
 	n.stop.Do(func() {
 		n.server.Shutdown()
 		n.server.WaitForShutdown()
+		n.staging.stop()
 		n.lock.release()
 	})
 }

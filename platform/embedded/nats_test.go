@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -189,4 +191,68 @@ func TestNATSStartErrors(t *testing.T) {
 		t.Fatal("started on a taken port")
 	}
 	startTestNATS(t, NATSConfig{StoreDir: dir, NoSync: true})
+}
+
+func TestAtomicBatchesAreStagedInMemory(t *testing.T) {
+	if _, err := os.Stat(memoryFolder); err != nil {
+		t.Logf("no %s here: batches are staged on disk", memoryFolder)
+		return
+	}
+	dir := t.TempDir()
+	staged := func() string {
+		target, err := os.Readlink(filepath.Join(dir, "jetstream", "$G", "streams", "ORDERS", "batches"))
+		if err != nil {
+			return ""
+		}
+		return target
+	}
+	for _, start := range []string{"first start", "restart on the same store"} {
+		n, err := StartNATS(NATSConfig{StoreDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		nc, err := n.Connect()
+		if err != nil {
+			t.Fatal(err)
+		}
+		js, err := jetstream.New(nc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := js.CreateOrUpdateStream(t.Context(), jetstream.StreamConfig{
+			Name: "ORDERS", Subjects: []string{"orders"}, AllowAtomicPublish: true,
+		}); err != nil {
+			t.Fatal(err)
+		}
+		deadline := time.Now().Add(10 * time.Second)
+		for !strings.HasPrefix(staged(), memoryFolder) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: staging folder leads to %q", start, staged())
+			}
+			time.Sleep(time.Millisecond)
+		}
+		for _, header := range []nats.Header{
+			{"Nats-Batch-Id": {start}, "Nats-Batch-Sequence": {"1"}},
+			{"Nats-Batch-Id": {start}, "Nats-Batch-Sequence": {"2"}, "Nats-Batch-Commit": {"1"}},
+		} {
+			msg := &nats.Msg{Subject: "orders", Header: header, Data: []byte("x")}
+			if header["Nats-Batch-Commit"] == nil {
+				err = nc.PublishMsg(msg)
+			} else {
+				var reply *nats.Msg
+				if reply, err = nc.RequestMsg(msg, 5*time.Second); err == nil && !strings.Contains(string(reply.Data), `"count":2`) {
+					err = errors.New(string(reply.Data))
+				}
+			}
+			if err != nil {
+				t.Fatalf("%s: %v", start, err)
+			}
+		}
+		memory := filepath.Dir(staged())
+		nc.Close()
+		n.Stop()
+		if _, err := os.Stat(memory); !os.IsNotExist(err) {
+			t.Errorf("%s: memory is not freed: %v", start, err)
+		}
+	}
 }

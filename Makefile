@@ -1,0 +1,125 @@
+# "make" alone prints what there is. Needs Go; everything else is fetched or
+# started by the targets themselves.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+MODULES := events platform platform/embedded sagas services/order services/payment services/inventory cmd tests
+BINARIES := countermand gateway engine order payment inventory
+LINT_VERSION := v2.15.0
+LINT := bin/golangci-lint-$(LINT_VERSION)
+
+# Settings, given as "make test RACE=0": RACE=0 runs the tests without the race
+# detector, TEST_FLAGS are more flags of go test, NAME is the benchmark to run and
+# ARGS are more flags of demo, dev and bench.
+RACE ?= 1
+TEST_FLAGS ?=
+NAME ?= checkout
+ARGS ?=
+
+packages = $(patsubst %,./%/...,$(1))
+
+.PHONY: help
+help: ## Show this help
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo 'Start with "make demo". Settings: make test RACE=0 TEST_FLAGS="-run Checkout", make bench NAME=checkout ARGS="--duration 30s"'
+
+.PHONY: demo
+demo: build ## Run the whole thing for a minute: orders, crashes, and what became of them
+	@bin/countermand demo $(ARGS)
+
+.PHONY: dev
+dev: build ## Run gateway, engine and services in one process, with all state in .countermand
+	@bin/countermand dev --data-dir .countermand $(ARGS)
+
+.PHONY: build
+build: ## Compile the binaries into bin/
+	@test -x bin/countermand || echo 'Compiling: the first build takes 1-3 minutes, later ones a second.'
+	@go build -trimpath -o bin/ $(BINARIES:%=./cmd/%)
+	@echo 'Built $(BINARIES:%=bin/%)'
+
+# The black-box tests run binaries of their own, in which the race detector sees
+# nothing; all other packages run under it. It needs a C compiler.
+CC_FOUND := $(shell command -v $${CC:-gcc} 2>/dev/null || command -v cc 2>/dev/null)
+RACE_FLAG := $(if $(and $(filter 1,$(RACE)),$(CC_FOUND)),-race)
+
+.PHONY: test
+test: ## Run all tests, with a real PostgreSQL and NATS that it starts itself
+	@$(if $(filter 1,$(RACE)),$(if $(CC_FOUND),,echo 'No C compiler was found: the tests run WITHOUT the race detector.'),echo 'The tests run without the race detector, as asked.')
+	@echo 'Compiling and testing $(words $(MODULES)) modules: the first time takes several minutes, later ones less than 4.'
+	@go run ./platform/embedded/cmd/withpostgres -- bash -c '\
+		code=0; \
+		go test $(RACE_FLAG) -timeout 10m $(TEST_FLAGS) $(call packages,$(filter-out tests,$(MODULES))) || code=$$?; \
+		go test -timeout 10m $(TEST_FLAGS) $(call packages,tests) || code=$$?; \
+		exit $$code'
+
+.PHONY: test-short
+test-short: ## Run the tests that need no server, in seconds
+	@go test -short $(TEST_FLAGS) $(call packages,$(MODULES))
+
+.PHONY: lint
+lint: $(LINT) ## Check style, imports and common faults
+	@$(LINT) config verify
+	@for module in $(MODULES); do \
+		if [ -z "$$(go list ./$$module/... 2>/dev/null)" ]; then continue; fi; \
+		echo "lint $$module"; \
+		(cd "$$module" && "$(CURDIR)/$(LINT)" run ./...) || failed=1; \
+	done; exit $${failed:-0}
+
+$(LINT):
+	@echo 'Building golangci-lint $(LINT_VERSION), once: this takes 1-5 minutes.'
+	@mkdir -p bin
+	@GOWORK=off GOBIN="$(CURDIR)/bin" go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	@mv bin/golangci-lint $@
+
+.PHONY: fmt
+fmt: $(LINT) ## Format all Go files
+	@for module in $(MODULES); do (cd "$$module" && "$(CURDIR)/$(LINT)" fmt); done
+
+# A workspace hides what a module lacks: in it, sagas may import services without
+# any go.mod saying so. Each module by itself may not.
+.PHONY: modules
+modules: fences ## Check that every module builds by itself and imports only what it may
+	@diff <(printf '%s\n' $(MODULES) | sort) <(go list -m -f '{{.Dir}}' | sed "s|^$(CURDIR)/||" | sort) \
+		|| { echo 'MODULES in the Makefile and the modules of go.work differ.'; exit 1; }
+	@for module in $(MODULES); do \
+		echo "module $$module"; \
+		(cd "$$module" && GOWORK=off go build ./... && GOWORK=off go vet ./... && GOWORK=off go mod tidy -diff) || failed=1; \
+	done; exit $${failed:-0}
+
+# fence MODULE, FORBIDDEN PACKAGES, WHY
+define fence
+	@deps=$$(go list -deps -test ./$(1)/...); \
+	found=$$(grep -oE '^github.com/countermand/countermand/($(2))(/[^ ]*)?($$| )' <<<"$$deps" | sort -u || true); \
+	if [ -n "$$found" ]; then printf '%s must not import, even in tests and at second hand: %s.\n%s\n' '$(1)' '$(3)' "$$found"; exit 1; fi
+endef
+
+.PHONY: fences
+fences: ## Check the direction of imports; deleting the samples may break cmd and tests only
+	$(call fence,events,platform|sagas|services|cmd|tests,contracts know only words)
+	$(call fence,platform,events/shop|sagas|services|cmd|tests,users keep the platform and delete the samples)
+	$(call fence,platform/embedded,events/shop|sagas|services|cmd|tests,users keep the platform and delete the samples)
+	$(call fence,sagas,services|cmd|tests,sagas and services share only words)
+	$(call fence,services/order,sagas|services/payment|services/inventory|cmd|tests,services share only words)
+	$(call fence,services/payment,sagas|services/order|services/inventory|cmd|tests,services share only words)
+	$(call fence,services/inventory,sagas|services/order|services/payment|cmd|tests,services share only words)
+	$(call fence,tests,services|cmd,the tests are black box)
+	@echo 'imports run one way'
+
+.PHONY: bench
+bench: ## Run the benchmark NAME on servers it starts itself
+	@echo 'Compiling and starting servers; the figures come at the end.'
+	@go run ./tests/bench $(NAME) $(ARGS)
+
+.PHONY: generate
+generate: ## Write again what is generated from code, such as the JSON Schemas of the contracts
+	@go generate $(call packages,$(MODULES))
+	@cd events && go test ./shop -run TestSchemas -update
+
+.PHONY: clean
+clean: ## Remove binaries and the state of "make dev"
+	@rm -rf bin dist .countermand
+	@echo 'Removed bin, dist and .countermand'

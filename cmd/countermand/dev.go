@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/countermand/countermand/cmd/internal/wire"
+)
+
+func devCommand() *cobra.Command {
+	var (
+		config wire.DevConfig
+		asJSON bool
+	)
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run everything in one process on a private Postgres and an in-process broker",
+		Long: `Dev runs gateway, engine and the sample services in one process. It needs no
+Docker and no configuration: Postgres is a private server in the data folder and
+NATS JetStream runs inside the process, both with fsync on. State stays in the
+data folder; a crash or kill -9 loses nothing that was accepted.
+
+With DATABASE_URL set, that server is used instead; its user must be allowed to
+create roles and databases.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return dev(cmd.Context(), config, asJSON) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&config.DataDir, "data-dir", ".countermand", "folder that keeps all state")
+	flags.StringVar(&config.HTTPAddr, "http", os.Getenv("COUNTERMAND_HTTP_ADDR"),
+		"public listener (default "+wire.DefaultHTTPAddr+", or the next free port; port 0 picks one)")
+	flags.StringVar(&config.AdminAddr, "admin", os.Getenv("COUNTERMAND_ADMIN_ADDR"),
+		"admin and metrics listener (default "+wire.DefaultAdminAddr+", or the next free port)")
+	flags.StringVar(&config.RoutesFile, "routes", os.Getenv("COUNTERMAND_ROUTES"), "route table (default: the shop's)")
+	flags.BoolVar(&asJSON, "json", false, "print the ready line as JSON")
+	return cmd
+}
+
+func dev(ctx context.Context, config wire.DevConfig, asJSON bool) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var err error
+	if config.Logger, err = wire.NewLogger(slog.LevelInfo); err != nil {
+		return failure{wire.ExitUsage, err, ""}
+	}
+	config.Progress = func(text string) { fmt.Fprintln(os.Stderr, text) }
+	if config.DataDir, err = filepath.Abs(config.DataDir); err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	if os.Getenv("DATABASE_URL") != "" || os.Getenv("DATABASE_URL_FILE") != "" {
+		if config.AdminURL, err = wire.DatabaseURL(); err != nil {
+			return failure{wire.ExitUsage, err, ""}
+		}
+	}
+	d, err := wire.StartDev(ctx, config)
+	if err != nil {
+		return err
+	}
+	d.Ready().Print(os.Stdout, asJSON)
+	if !asJSON {
+		fmt.Fprintf(os.Stderr, devHint, d.Ready().HTTP, d.Ready().Admin)
+	}
+	failed := d.Wait(ctx)
+	stop() // a second signal ends the process at once
+	if failed == nil {
+		fmt.Fprintln(os.Stderr, "stopping")
+	}
+	end, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	if err := d.Stop(end); err != nil {
+		return fmt.Errorf("stop: %w", err)
+	}
+	return failed
+}
+
+const devHint = `
+place an order, and wait for its outcome:
+
+  curl -si %[1]s/v1/orders -H 'Content-Type: application/json' -H 'Prefer: wait=5' \
+    -d '{"customer":"ada","currency":"EUR","items":[{"sku":"TEA-001","quantity":2}],"payment":{"token":"tok_ok"}}'
+
+try tok_declined, tok_capture_fails, tok_slow or tok_never as the token, and look at the sagas:
+
+  countermand saga list --admin %[2]s
+
+`

@@ -1,0 +1,128 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// result is how one order ended, as its client saw it.
+type result struct {
+	order   order
+	id      string
+	status  string
+	code    string
+	took    time.Duration
+	problem error // the request or the product misbehaved
+}
+
+// client places orders over HTTP.
+type client struct {
+	base string
+	http *http.Client
+}
+
+func newClient(base string, connections int) *client {
+	return &client{base: base, http: &http.Client{
+		Timeout:   40 * time.Second,
+		Transport: &http.Transport{MaxIdleConnsPerHost: connections, MaxConnsPerHost: connections},
+	}}
+}
+
+// operation is what the demo reads of an operation.
+type operation struct {
+	ID     string `json:"id"`
+	Status string `json:"status"`
+	Done   bool   `json:"done"`
+	Error  struct {
+		Code string `json:"code"`
+	} `json:"error"`
+}
+
+// place posts the order, with all its copies at once, and follows it to its end.
+func (c *client) place(ctx context.Context, o order) result {
+	r := result{order: o}
+	begin := time.Now()
+	ids := make([]string, o.kind.copies)
+	errs := make([]error, o.kind.copies)
+	var wait sync.WaitGroup
+	for i := range o.kind.copies {
+		wait.Go(func() { ids[i], errs[i] = c.post(ctx, o) })
+	}
+	wait.Wait()
+	for i := range ids {
+		switch {
+		case errs[i] != nil:
+			r.problem = errs[i]
+			return r
+		case ids[i] != ids[0]:
+			r.problem = fmt.Errorf("one Idempotency-Key made two operations: %s and %s", ids[0], ids[i])
+			return r
+		}
+	}
+	r.id = ids[0]
+	for {
+		var op operation
+		if err := c.call(ctx, http.MethodGet, "/v1/operations/"+r.id, nil, map[string]string{"Prefer": "wait=20"}, http.StatusOK, &op); err != nil {
+			r.problem = err
+			return r
+		}
+		r.status, r.code = op.Status, op.Error.Code
+		if op.Done || op.Status == "stuck" {
+			break
+		}
+	}
+	r.took = time.Since(begin)
+	if r.status != o.kind.status || r.code != o.kind.code {
+		r.problem = fmt.Errorf("order of kind %q ended %s %s, expected %s %s", o.kind.name, r.status, r.code, o.kind.status, o.kind.code)
+	}
+	return r
+}
+
+func (c *client) post(ctx context.Context, o order) (id string, err error) {
+	var op operation
+	err = c.call(ctx, http.MethodPost, "/v1/orders", o.body, map[string]string{
+		"Content-Type": "application/json", "Idempotency-Key": `"` + o.key + `"`, "Prefer": "respond-async",
+	}, http.StatusAccepted, &op)
+	return op.ID, err
+}
+
+// call makes a request. An answer that says it is worth trying again is tried
+// again, as a good client does.
+func (c *client) call(ctx context.Context, method, path string, body []byte, header map[string]string, want int, into any) error {
+	for {
+		request, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+		if err != nil {
+			return err
+		}
+		for name, value := range header {
+			request.Header.Set(name, value)
+		}
+		response, err := c.http.Do(request)
+		if err != nil {
+			return err
+		}
+		content, err := io.ReadAll(response.Body)
+		_ = response.Body.Close()
+		if err != nil {
+			return err
+		}
+		switch response.StatusCode {
+		case want:
+			return json.Unmarshal(content, into)
+		case http.StatusServiceUnavailable, http.StatusTooManyRequests:
+			select {
+			case <-time.After(500 * time.Millisecond):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		default:
+			return fmt.Errorf("%s %s answered %s: %s", method, path, response.Status, content)
+		}
+	}
+}

@@ -1,0 +1,237 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/countermand/countermand/cmd/internal/wire"
+)
+
+// Config of a demo.
+type Config struct {
+	Orders  int
+	Seed    uint64
+	Rate    int // orders per second; 0: as fast as they go
+	Clients int
+	DataDir string // empty: a temporary folder that is removed
+	Logger  *slog.Logger
+	Say     func(format string, args ...any) // tells a person what happens
+}
+
+// Run plays the demo and reports what it found. An error means that it could not
+// be played; broken invariants are in the report.
+func Run(ctx context.Context, config Config) (report Report, err error) {
+	d := &demo{Config: config, children: make(map[string]*child)}
+	defer func() { err = errors.Join(err, d.stop()) }()
+	if err := d.start(ctx); err != nil {
+		return report, err
+	}
+	return d.play(ctx)
+}
+
+type demo struct {
+	Config
+	servers  *wire.Servers
+	children map[string]*child
+	remove   string // temporary data folder
+}
+
+func (d *demo) start(ctx context.Context) error {
+	if d.DataDir == "" {
+		dir, err := os.MkdirTemp("", "countermand-demo-")
+		if err != nil {
+			return fmt.Errorf("data folder: %w", err)
+		}
+		d.DataDir, d.remove = dir, dir
+	}
+	logs := filepath.Join(d.DataDir, "logs")
+	if err := os.MkdirAll(logs, 0o755); err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	begin := time.Now()
+	var err error
+	d.servers, err = wire.StartServers(ctx, wire.ServersConfig{
+		DataDir: d.DataDir, Listen: true, Logger: d.Logger, Progress: func(text string) { d.Say("%s", text) },
+	})
+	if err != nil {
+		return err
+	}
+	d.Say("✓ PostgreSQL and JetStream are up, fsync on  %s", took(begin))
+	begin = time.Now()
+	upstreams := []string{}
+	for _, role := range wire.Roles() {
+		c := &child{role: role, logs: logs, env: append([]string{
+			"DATABASE_URL=" + d.servers.Databases[role], "NATS_URL=" + d.servers.NATS.URL(), "COUNTERMAND_SECRET=" + d.servers.Secrets.Operations,
+		}, upstreams...)}
+		d.children[role] = c
+		if err := c.start(ctx); err != nil {
+			return err
+		}
+		if variable := wire.UpstreamVariable(role); variable != "" {
+			upstreams = append(upstreams, variable+"="+c.ready.HTTP)
+		}
+	}
+	d.Say("✓ engine, order, payment, inventory and gateway run as five processes  %s", took(begin))
+	d.Say("  gateway %s   logs %s", d.children[wire.Gateway].ready.HTTP, logs)
+	return nil
+}
+
+// play places the orders, kills processes in the middle and audits the end.
+func (d *demo) play(ctx context.Context) (Report, error) {
+	a := audit{d.servers.Databases}
+	before, err := a.shelf(ctx)
+	if err != nil {
+		return Report{}, err
+	}
+	all := orders(d.Orders, d.Seed)
+	c := newClient(d.children[wire.Gateway].ready.HTTP, 4*d.Clients)
+	d.Say("\nplacing %d orders: some are declined, some repeated, some out of stock (seed %d)", d.Orders, d.Seed)
+
+	var (
+		results = make([]result, len(all))
+		ended   atomic.Int64
+		next    = make(chan int)
+		wait    sync.WaitGroup
+		begin   = time.Now()
+		chaos   = make(chan error, 1) // the one chaos goroutine never waits
+		killed  []string
+	)
+	for range d.Clients {
+		wait.Go(func() {
+			for i := range next {
+				results[i] = c.place(ctx, all[i])
+				ended.Add(1)
+			}
+		})
+	}
+	go func() { chaos <- d.chaos(ctx, &ended, &killed) }()
+	progress := time.NewTicker(time.Second)
+	defer progress.Stop()
+	pace := time.Duration(0)
+	if d.Rate > 0 {
+		pace = time.Second / time.Duration(d.Rate)
+	}
+	for i := range all {
+		for sent := false; !sent; {
+			select {
+			case next <- i:
+				sent = true
+			case <-progress.C:
+				d.Say("  %4d of %d ended  %s", ended.Load(), len(all), took(begin))
+			case <-ctx.Done():
+				sent = true
+			}
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		time.Sleep(time.Until(begin.Add(time.Duration(i+1) * pace)))
+	}
+	close(next)
+	wait.Wait()
+	if err := errors.Join(ctx.Err(), <-chaos); err != nil {
+		return Report{}, err
+	}
+	elapsed := time.Since(begin)
+	report := summarise(results, elapsed)
+	report.Killed = killed
+	stockOK, moneyOK, duplicates, problems, err := a.check(ctx, before, len(all))
+	if err != nil {
+		return report, err
+	}
+	report.Invariants.Stock, report.Invariants.Money = stockOK, moneyOK
+	report.Duplicates += duplicates
+	report.Problems = append(report.Problems, problems...)
+	return report, nil
+}
+
+// chaos kills a participant after a third of the orders and the engine after two
+// thirds, without warning, and starts them again.
+func (d *demo) chaos(ctx context.Context, ended *atomic.Int64, killed *[]string) error {
+	for _, act := range []struct {
+		role  string
+		after int64
+		down  time.Duration
+	}{
+		{wire.Inventory, int64(d.Orders / 3), time.Second},
+		{wire.Engine, int64(2 * d.Orders / 3), 200 * time.Millisecond},
+	} {
+		for ended.Load() < act.after {
+			select {
+			case <-time.After(5 * time.Millisecond):
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		c := d.children[act.role]
+		c.kill()
+		*killed = append(*killed, act.role)
+		d.Say("✗ kill -9 %s, with orders in flight", act.role)
+		select {
+		case <-time.After(act.down):
+		case <-ctx.Done():
+			return nil
+		}
+		begin := time.Now()
+		if err := c.start(ctx); err != nil {
+			return err
+		}
+		d.Say("✓ %s is back  %s", act.role, took(begin))
+	}
+	return nil
+}
+
+func summarise(results []result, elapsed time.Duration) Report {
+	r := Report{Orders: len(results), OrdersPerSecond: float64(len(results)) / elapsed.Seconds()}
+	r.Invariants.Terminal = true
+	var latencies []time.Duration
+	for _, result := range results {
+		switch result.status {
+		case "completed":
+			r.Completed++
+		case "compensated":
+			r.Compensated++
+		case "stuck":
+			r.Stuck++
+		}
+		if result.problem != nil {
+			r.Invariants.Terminal = false
+			if len(r.Problems) < 20 {
+				r.Problems = append(r.Problems, "terminal: "+result.problem.Error())
+			}
+			continue
+		}
+		latencies = append(latencies, result.took)
+	}
+	r.LatencyMS = percentiles(latencies)
+	return r
+}
+
+// stop ends the roles, the gateway first, and then the servers.
+func (d *demo) stop() error {
+	var errs []error
+	for _, role := range slices.Backward(wire.Roles()) {
+		if c := d.children[role]; c != nil {
+			errs = append(errs, c.stop())
+		}
+	}
+	if d.servers != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		errs = append(errs, d.servers.Stop(ctx))
+	}
+	if d.remove != "" && errors.Join(errs...) == nil {
+		errs = append(errs, os.RemoveAll(d.remove))
+	}
+	return errors.Join(errs...)
+}
+
+func took(begin time.Time) string { return time.Since(begin).Round(time.Millisecond).String() }

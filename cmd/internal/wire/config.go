@@ -1,0 +1,123 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/countermand/countermand/platform/telemetry"
+)
+
+// The roles.
+const (
+	Gateway   = "gateway"
+	Engine    = "engine"
+	Order     = "order"
+	Payment   = "payment"
+	Inventory = "inventory"
+)
+
+// Roles lists every role in the order in which a single process starts them.
+func Roles() []string { return []string{Engine, Order, Payment, Inventory, Gateway} }
+
+// Default addresses. A default port that is taken is replaced by the next free
+// one; an address that was asked for is not.
+const (
+	DefaultHTTPAddr  = "127.0.0.1:8080"
+	DefaultAdminAddr = "127.0.0.1:8081"
+)
+
+// Config is what one role needs to know. Secrets in it must not be logged.
+type Config struct {
+	Role        string
+	DatabaseURL string // the role's own database; the gateway's is the engine's, read only
+	NATSURL     string
+	HTTPAddr    string // empty: the default, with a free port if need be
+	AdminAddr   string
+	// Secret derives operation ids; all gateways share it. At least 16 bytes.
+	Secret []byte
+	// RoutesFile is the gateway's route table; empty means the shop's.
+	RoutesFile string
+	// Lookup resolves variables in the route table.
+	Lookup func(string) (string, bool)
+}
+
+// FromEnvironment reads the configuration of a role. Every secret can be given
+// as NAME or as a file in NAME_FILE. The error joins everything that is missing.
+func FromEnvironment(role string) (Config, error) {
+	var errs []error
+	secret := func(name string, required bool, what string) string {
+		value, err := secretVariable(name)
+		if err != nil {
+			errs = append(errs, err)
+		} else if value == "" && required {
+			errs = append(errs, fmt.Errorf("%s is not set: %s", name, what))
+		}
+		return value
+	}
+	c := Config{
+		Role:        role,
+		DatabaseURL: secret("DATABASE_URL", true, "the Postgres URL of the "+role+" database"),
+		NATSURL:     secret("NATS_URL", true, "the NATS server, such as nats://127.0.0.1:4222"),
+		HTTPAddr:    os.Getenv("COUNTERMAND_HTTP_ADDR"),
+		AdminAddr:   os.Getenv("COUNTERMAND_ADMIN_ADDR"),
+		Lookup:      os.LookupEnv,
+	}
+	if role == Gateway {
+		c.RoutesFile = os.Getenv("COUNTERMAND_ROUTES")
+		c.Secret = []byte(secret("COUNTERMAND_SECRET", true, "at least 16 random bytes, the same for all gateways; try: openssl rand -hex 32"))
+		if n := len(c.Secret); n > 0 && n < 16 {
+			errs = append(errs, errors.New("COUNTERMAND_SECRET is shorter than 16 bytes; try: openssl rand -hex 32"))
+		}
+	}
+	return c, errors.Join(errs...)
+}
+
+// secretVariable returns the variable, or the content of the file that its
+// _FILE twin names, without trailing line breaks.
+func secretVariable(name string) (string, error) {
+	value, file := os.Getenv(name), os.Getenv(name+"_FILE")
+	switch {
+	case value != "" && file != "":
+		return "", fmt.Errorf("both %s and %s_FILE are set: keep one", name, name)
+	case file == "":
+		return value, nil
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("%s_FILE: %w", name, err)
+	}
+	return strings.TrimRight(string(content), "\r\n"), nil
+}
+
+// NewLogger returns the process's logger as COUNTERMAND_LOG_LEVEL (debug, info,
+// warn, error) and COUNTERMAND_LOG_FORMAT (auto, json, text) say, on stderr:
+// stdout is for data.
+func NewLogger(least slog.Level) (*slog.Logger, error) {
+	config := telemetry.LogConfig{Level: least}
+	if text := os.Getenv("COUNTERMAND_LOG_LEVEL"); text != "" {
+		var level slog.Level
+		if err := level.UnmarshalText([]byte(text)); err != nil {
+			return nil, fmt.Errorf("COUNTERMAND_LOG_LEVEL %q: want debug, info, warn or error", text)
+		}
+		config.Level = level
+	}
+	if text := os.Getenv("COUNTERMAND_LOG_FORMAT"); text != "" {
+		if err := config.Format.UnmarshalText([]byte(text)); err != nil {
+			return nil, fmt.Errorf("COUNTERMAND_LOG_FORMAT %q: want auto, json or text", text)
+		}
+	}
+	return telemetry.NewLogger(os.Stderr, config), nil
+}
+
+// DatabaseURL reads DATABASE_URL or DATABASE_URL_FILE; it is an error when both
+// are empty.
+func DatabaseURL() (string, error) {
+	url, err := secretVariable("DATABASE_URL")
+	if err == nil && url == "" {
+		err = errors.New("DATABASE_URL is not set")
+	}
+	return url, err
+}

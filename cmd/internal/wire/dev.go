@@ -1,0 +1,211 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/countermand/countermand/platform/embedded"
+)
+
+// Servers are the Postgres and the broker of a data folder.
+type Servers struct {
+	Secrets   Secrets
+	Databases map[string]string // URL by role
+	NATS      *embedded.NATS
+	postgres  *embedded.Postgres // nil: DATABASE_URL names one
+}
+
+// ServersConfig says how to start [Servers].
+type ServersConfig struct {
+	DataDir string
+	// AdminURL is a Postgres to use instead of the private one, by a user who may
+	// create roles and databases.
+	AdminURL string
+	// Listen opens the broker to other processes on loopback.
+	Listen   bool
+	Logger   *slog.Logger
+	Progress func(string)
+}
+
+// StartServers starts the embedded servers of a data folder, or brings them up
+// again on what an earlier start left there, and creates and migrates the roles'
+// databases.
+func StartServers(ctx context.Context, config ServersConfig) (_ *Servers, err error) {
+	if err := os.MkdirAll(config.DataDir, 0o755); err != nil {
+		return nil, fmt.Errorf("data folder: %w", err)
+	}
+	s := &Servers{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Stop(context.WithoutCancel(ctx)))
+		}
+	}()
+	if config.AdminURL == "" {
+		config.Progress("starting a private PostgreSQL in " + filepath.Join(config.DataDir, "postgres"))
+		s.postgres, err = embedded.StartPostgres(ctx, embedded.PostgresConfig{
+			DataDir: filepath.Join(config.DataDir, "postgres"), Logger: config.Logger, Progress: config.Progress,
+		})
+		if err != nil {
+			return nil, err
+		}
+		config.AdminURL = s.postgres.AdminURL()
+	}
+	if s.Secrets, err = LoadSecrets(config.DataDir); err != nil {
+		return nil, err
+	}
+	if s.Databases, err = CreateDatabases(ctx, config.AdminURL, s.Secrets); err != nil {
+		return nil, err
+	}
+	address := ""
+	if config.Listen {
+		address = "127.0.0.1:0"
+	}
+	s.NATS, err = embedded.StartNATS(embedded.NATSConfig{
+		StoreDir: filepath.Join(config.DataDir, "nats"), Listen: address, Logger: config.Logger,
+	})
+	return s, err
+}
+
+// PostgresFailed returns a channel that is closed when the private Postgres ends
+// by itself; nil, which blocks for ever, when there is none.
+func (s *Servers) PostgresFailed() <-chan struct{} {
+	if s.postgres == nil {
+		return nil
+	}
+	return s.postgres.Done()
+}
+
+// Stop stops the servers, the broker first.
+func (s *Servers) Stop(ctx context.Context) error {
+	if s.NATS != nil {
+		s.NATS.Stop()
+	}
+	if s.postgres != nil {
+		if err := s.postgres.Stop(ctx); err != nil {
+			return fmt.Errorf("stop postgres: %w", err)
+		}
+	}
+	return nil
+}
+
+// DevConfig of [StartDev].
+type DevConfig struct {
+	ServersConfig
+	HTTPAddr, AdminAddr string
+	RoutesFile          string
+}
+
+// Dev is every role in one process on embedded servers.
+type Dev struct {
+	process *Process
+	servers *Servers
+	conn    *nats.Conn
+	roles   []*Running
+	http    string
+}
+
+// StartDev starts everything and returns when it serves.
+func StartDev(ctx context.Context, config DevConfig) (_ *Dev, err error) {
+	d := &Dev{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Stop(context.WithoutCancel(ctx)))
+		}
+	}()
+	if d.process, err = NewProcess(ctx, "countermand-dev", Version(), config.Logger); err != nil {
+		return nil, err
+	}
+	if err = d.process.ServeAdmin(ctx, config.AdminAddr); err != nil {
+		return nil, err
+	}
+	if d.servers, err = StartServers(ctx, config.ServersConfig); err != nil {
+		return nil, err
+	}
+	if d.conn, err = d.servers.NATS.Connect(nats.Name("countermand-dev")); err != nil {
+		return nil, fmt.Errorf("connect to the embedded broker: %w", err)
+	}
+	d.process.Conn = d.conn
+	upstreams := make(map[string]string)
+	for _, role := range Roles() {
+		c := Config{
+			Role: role, DatabaseURL: d.servers.Databases[role], Secret: []byte(d.servers.Secrets.Operations),
+			HTTPAddr: "127.0.0.1:0", RoutesFile: config.RoutesFile,
+			Lookup: func(name string) (string, bool) {
+				if value, ok := os.LookupEnv(name); ok {
+					return value, true
+				}
+				value, ok := upstreams[name]
+				return value, ok
+			},
+		}
+		if role == Gateway {
+			c.HTTPAddr = config.HTTPAddr
+		}
+		running, err := Start(ctx, c, d.process)
+		if err != nil {
+			return nil, err
+		}
+		d.roles = append(d.roles, running)
+		if running.URL != "" {
+			upstreams[UpstreamVariable(role)] = running.URL
+			d.http = running.URL // the gateway starts last
+		}
+	}
+	return d, nil
+}
+
+// UpstreamVariable returns the variable that tells the gateway where a service is.
+func UpstreamVariable(role string) string {
+	return map[string]string{
+		Order: "COUNTERMAND_ORDER_URL", Payment: "COUNTERMAND_PAYMENT_URL", Inventory: "COUNTERMAND_INVENTORY_URL",
+	}[role]
+}
+
+// Ready returns where it serves.
+func (d *Dev) Ready() Ready {
+	return Ready{Event: "ready", HTTP: d.http, Admin: d.process.AdminURL()}
+}
+
+// Wait returns when ctx ends (nil), or when a part of it has failed.
+func (d *Dev) Wait(ctx context.Context) error {
+	failed := make(chan error, len(d.roles)) // one place each: nobody waits to send
+	for _, role := range d.roles {
+		go func() { failed <- role.Wait(ctx) }()
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-d.servers.PostgresFailed():
+		return fmt.Errorf("the private PostgreSQL ended: %w", d.servers.postgres.Err())
+	case err := <-failed:
+		return err
+	}
+}
+
+// Stop drains and stops everything in the reverse order of the start.
+func (d *Dev) Stop(ctx context.Context) error {
+	var errs []error
+	if d.process != nil {
+		d.process.Health.SetDraining()
+	}
+	for _, role := range slices.Backward(d.roles) {
+		errs = append(errs, role.Stop(ctx))
+	}
+	if d.conn != nil {
+		d.conn.Close()
+	}
+	if d.servers != nil {
+		errs = append(errs, d.servers.Stop(ctx))
+	}
+	if d.process != nil {
+		errs = append(errs, d.process.Close(ctx))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,42 @@
+package wire
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.uber.org/fx"
+
+	"github.com/countermand/countermand/platform/admin"
+	"github.com/countermand/countermand/platform/broker"
+	"github.com/countermand/countermand/platform/consumer"
+	"github.com/countermand/countermand/platform/outbox"
+	"github.com/countermand/countermand/platform/saga"
+	"github.com/countermand/countermand/sagas/checkout"
+)
+
+// Definitions lists the sagas that the engine drives. Add yours here.
+func Definitions() []saga.Compiler { return []saga.Compiler{checkout.Saga} }
+
+func engineGraph() fx.Option {
+	return fx.Options(
+		fx.Provide(newEngine, saga.NewReader),
+		fx.Invoke(runEngine),
+	)
+}
+
+func newEngine(pool *pgxpool.Pool, relay *outbox.Relay, process *Process) (*saga.Engine, error) {
+	return saga.NewEngine(pool, saga.EngineConfig{Wake: relay.Wake, Logger: process.Logger, Metrics: process.Registry}, Definitions()...)
+}
+
+func runEngine(l lifecycle, process *Process, pool *pgxpool.Pool, b broker.Broker, relay *outbox.Relay, engine *saga.Engine, reader *saga.Reader) error {
+	l.Hooks.Append(fx.StartHook(func(ctx context.Context) error { return engine.Check(ctx) }))
+	err := runFeed(l, process, pool, b, relay, engine, consumer.FeedConfig{
+		Name: saga.ConsumerName, Topics: engine.Topics(), BatchMax: 256,
+	})
+	if err != nil {
+		return err
+	}
+	l.run("saga-timers", engine.RunTimers)
+	admin.Register(process.Admin, reader, process.Logger)
+	return nil
+}

@@ -1,0 +1,50 @@
+package wire
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/countermand/countermand/platform/consumer"
+	"github.com/countermand/countermand/platform/outbox"
+	"github.com/countermand/countermand/platform/postgres"
+	"github.com/countermand/countermand/platform/saga"
+	"github.com/countermand/countermand/services/inventory"
+	"github.com/countermand/countermand/services/order"
+	"github.com/countermand/countermand/services/payment"
+)
+
+// migrations returns the schemas of a role's database. The gateway owns none.
+func migrations(role string) []postgres.MigrationSet {
+	own := map[string]postgres.MigrationSet{
+		Engine:    {Owner: "saga", FS: saga.Migrations()},
+		Order:     {Owner: "shop_order", FS: order.Migrations()},
+		Payment:   {Owner: "shop_payment", FS: payment.Migrations()},
+		Inventory: {Owner: "shop_inventory", FS: inventory.Migrations()},
+	}
+	set, ok := own[role]
+	if !ok {
+		return nil
+	}
+	return []postgres.MigrationSet{
+		{Owner: "outbox", FS: outbox.Migrations()},
+		{Owner: "consumer", FS: consumer.Migrations()},
+		set,
+	}
+}
+
+// Migrate brings the database of a role up to date.
+func Migrate(ctx context.Context, role, databaseURL string) error {
+	sets := migrations(role)
+	if sets == nil {
+		return fmt.Errorf("role %q owns no database", role)
+	}
+	pool, err := postgres.Open(ctx, postgres.Config{URL: databaseURL, ApplicationName: "migrate"})
+	if err != nil {
+		return fmt.Errorf("migrate %s: %w", role, err)
+	}
+	defer pool.Close()
+	if err := postgres.Migrate(ctx, pool, sets...); err != nil {
+		return fmt.Errorf("migrate %s: %w", role, err)
+	}
+	return nil
+}

@@ -1,0 +1,180 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+	"go.uber.org/fx"
+	"go.uber.org/fx/fxevent"
+
+	"github.com/countermand/countermand/platform/broker"
+	"github.com/countermand/countermand/platform/broker/natsbroker"
+	"github.com/countermand/countermand/platform/consumer"
+	"github.com/countermand/countermand/platform/outbox"
+	"github.com/countermand/countermand/platform/postgres"
+	"github.com/countermand/countermand/platform/saga"
+)
+
+// Running is a started role.
+type Running struct {
+	Role string
+	// URL is where the role's HTTP API is; empty for the engine, which has none.
+	URL string
+	app *fx.App
+}
+
+// endpoint is where a role puts the URL it serves at.
+type endpoint struct{ url string }
+
+// Start builds the role and starts it. ctx bounds the start.
+func Start(ctx context.Context, config Config, process *Process) (*Running, error) {
+	at := &endpoint{}
+	app := fx.New(options(config, process), fx.Supply(at))
+	if err := app.Err(); err != nil {
+		return nil, fmt.Errorf("build %s: %w", config.Role, errors.Join(err))
+	}
+	if err := app.Start(ctx); err != nil {
+		return nil, fmt.Errorf("start %s: %w", config.Role, err)
+	}
+	return &Running{Role: config.Role, URL: at.url, app: app}, nil
+}
+
+// Wait returns when a part of the role has failed, with an error that says so, or
+// when ctx ends, with nil.
+func (r *Running) Wait(ctx context.Context) error {
+	select {
+	case signal := <-r.app.Wait():
+		// fx tells of SIGINT and SIGTERM here as well, with code 0; stopping on those
+		// is for whoever ends ctx.
+		if signal.ExitCode != 0 {
+			return fmt.Errorf("%s: a part of it has failed; the log says which", r.Role)
+		}
+		<-ctx.Done()
+		return nil
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// Stop finishes what the role has in hand and stops it; ctx bounds the wait.
+func (r *Running) Stop(ctx context.Context) error {
+	if err := r.app.Stop(ctx); err != nil {
+		return fmt.Errorf("stop %s: %w", r.Role, err)
+	}
+	return nil
+}
+
+// options is the graph of a role.
+func options(config Config, process *Process) fx.Option {
+	return fx.Options(
+		fx.Supply(config, process, process.Logger),
+		fx.Provide(openPool, connect, newBroker, newRelay),
+		graph(config.Role),
+		fx.StartTimeout(2*time.Minute), fx.StopTimeout(stopTimeout),
+		fx.WithLogger(func(logger *slog.Logger) fxevent.Logger {
+			l := &fxevent.SlogLogger{Logger: logger}
+			l.UseLogLevel(slog.LevelDebug)
+			return l
+		}),
+	)
+}
+
+func graph(role string) fx.Option {
+	switch role {
+	case Gateway:
+		return gatewayGraph()
+	case Engine:
+		return engineGraph()
+	case Order:
+		return orderGraph()
+	case Payment:
+		return paymentGraph()
+	case Inventory:
+		return inventoryGraph()
+	}
+	return fx.Error(fmt.Errorf("there is no role %q", role))
+}
+
+// openPool connects to the role's database and checks that its schema fits.
+func openPool(l lifecycle, config Config, process *Process) (*pgxpool.Pool, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	settings := postgres.Config{URL: config.DatabaseURL, ApplicationName: "countermand-" + config.Role, MaxConns: 16}
+	if config.Role == Engine {
+		settings.Params = saga.SessionParams()
+	}
+	pool, err := postgres.Open(ctx, settings)
+	if err != nil {
+		return nil, err
+	}
+	if sets := migrations(config.Role); sets != nil {
+		// A newer schema is what a rolling deploy looks like from the old binary.
+		if err := postgres.CheckSchema(ctx, pool, sets...); err != nil && !errors.Is(err, postgres.ErrSchemaNewer) {
+			pool.Close()
+			return nil, err
+		}
+	}
+	process.Health.Add("postgres/"+config.Role, pool.Ping)
+	l.Hooks.Append(fx.StopHook(pool.Close))
+	return pool, nil
+}
+
+// connect returns the process's broker connection, or makes the role's own.
+func connect(l lifecycle, config Config, process *Process) (*nats.Conn, error) {
+	if process.Conn != nil {
+		return process.Conn, nil
+	}
+	conn, err := nats.Connect(config.NATSURL,
+		nats.Name("countermand-"+config.Role),
+		nats.MaxReconnects(-1),            // the default gives up after two minutes
+		nats.RetryOnFailedConnect(true),   // start before the broker, as orchestrators do
+		nats.PingInterval(10*time.Second), // the default notices a dead server after four minutes
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				process.Logger.Warn("broker connection lost", "role", config.Role, "error", err)
+			}
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) { process.Logger.Info("broker connection is back", "role", config.Role) }),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS: %w", err)
+	}
+	l.Hooks.Append(fx.StopHook(conn.Close))
+	return conn, nil
+}
+
+func newBroker(conn *nats.Conn, config Config, process *Process) (broker.Broker, error) {
+	settings := natsbroker.Config{}
+	if process.Conn != nil { // the embedded server, which stages atomic batches in memory
+		settings.AtomicFrom = 4
+	}
+	b, err := natsbroker.New(conn, settings)
+	if err != nil {
+		return nil, err
+	}
+	process.Health.Add("broker/"+config.Role, b.Ping)
+	return b, nil
+}
+
+// newRelay makes the relay of the role's outbox. It is run by whoever writes.
+func newRelay(pool *pgxpool.Pool, b broker.Broker, config Config, process *Process) *outbox.Relay {
+	return outbox.NewRelay(pool, b, outbox.RelayConfig{Name: config.Role, Logger: process.Logger, Metrics: process.Registry})
+}
+
+// runFeed runs a processor over its topics, with the relay of its outbox: the
+// relay starts first and stops last, so that what the last batch wrote is sent.
+func runFeed(l lifecycle, process *Process, pool *pgxpool.Pool, b broker.Broker, relay *outbox.Relay, processor consumer.Processor, config consumer.FeedConfig) error {
+	config.Logger, config.Metrics = process.Logger, process.Registry
+	feed, err := consumer.NewFeed(pool, b, processor, config)
+	if err != nil {
+		return err
+	}
+	l.run("relay", relay.Run)
+	l.run(config.Name, feed.Run)
+	return nil
+}

@@ -1,0 +1,151 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"go.uber.org/fx"
+)
+
+// Every role's graph is complete: fx finds a provider for whatever is asked for.
+func TestGraphsAreComplete(t *testing.T) {
+	process, err := NewProcess(t.Context(), "test", "test", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeProcess(process) })
+	for _, role := range Roles() {
+		t.Run(role, func(t *testing.T) {
+			if err := fx.ValidateApp(options(Config{Role: role}, process), fx.Supply(&endpoint{})); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if err := fx.ValidateApp(options(Config{Role: "nobody"}, process)); err == nil {
+		t.Error("an unknown role must be an error")
+	}
+}
+
+func TestListen(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = taken.Close() })
+
+	t.Run("a taken default port gives way to the next free one, and the log says so", func(t *testing.T) {
+		var log bytes.Buffer
+		l, err := listen(t.Context(), slog.New(slog.NewTextHandler(&log, nil)), "http", "", taken.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = l.Close() }()
+		if l.Addr().String() == taken.Addr().String() || !strings.Contains(log.String(), l.Addr().String()) {
+			t.Errorf("listens on %s; log: %s", l.Addr(), &log)
+		}
+	})
+	t.Run("a taken address that was asked for is an error", func(t *testing.T) {
+		_, err := listen(t.Context(), slog.New(slog.DiscardHandler), "http", taken.Addr().String(), DefaultHTTPAddr)
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestSecretsAreKeptAndPrivate(t *testing.T) {
+	dir := t.TempDir()
+	first, err := LoadSecrets(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := LoadSecrets(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.Operations == "" || first.Operations != second.Operations || first.Passwords["shop_order"] != second.Passwords["shop_order"] {
+		t.Error("secrets must be the same at every start")
+	}
+	info, err := os.Stat(filepath.Join(dir, "secrets.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, want 0600", info.Mode().Perm())
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	t.Run("everything that is missing is told at once", func(t *testing.T) {
+		for _, name := range []string{"DATABASE_URL", "NATS_URL", "COUNTERMAND_SECRET"} {
+			t.Setenv(name, "")
+		}
+		_, err := FromEnvironment(Gateway)
+		for _, name := range []string{"DATABASE_URL", "NATS_URL", "COUNTERMAND_SECRET"} {
+			if err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("error does not name %s: %v", name, err)
+			}
+		}
+	})
+	t.Run("a secret can come from a file, without its line break", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "secret")
+		if err := os.WriteFile(file, []byte("0123456789abcdef\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("DATABASE_URL", "postgres://localhost/x")
+		t.Setenv("NATS_URL", "nats://localhost")
+		t.Setenv("COUNTERMAND_SECRET", "")
+		t.Setenv("COUNTERMAND_SECRET_FILE", file)
+		config, err := FromEnvironment(Gateway)
+		if err != nil || string(config.Secret) != "0123456789abcdef" {
+			t.Errorf("secret %q, error %v", config.Secret, err)
+		}
+	})
+	t.Run("a secret given twice is an error", func(t *testing.T) {
+		t.Setenv("DATABASE_URL", "postgres://localhost/x")
+		t.Setenv("DATABASE_URL_FILE", "/nowhere")
+		if _, err := FromEnvironment(Engine); err == nil || !strings.Contains(err.Error(), "keep one") {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("a short gateway secret is an error", func(t *testing.T) {
+		t.Setenv("DATABASE_URL", "postgres://localhost/x")
+		t.Setenv("NATS_URL", "nats://localhost")
+		t.Setenv("COUNTERMAND_SECRET", "short")
+		if _, err := FromEnvironment(Gateway); err == nil || !strings.Contains(err.Error(), "16 bytes") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestBuiltInRoutesLoad(t *testing.T) {
+	if _, err := loadTable(Config{Lookup: func(string) (string, bool) { return "", false }}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDatabaseURLKeepsItsServer(t *testing.T) {
+	for base, want := range map[string]string{
+		"postgres://admin:pw@db:5432/postgres?sslmode=require": "postgres://u:p@db:5432/d?sslmode=require",
+		"postgres://admin:pw@/postgres?host=%2Ftmp%2Fx":        "postgres://u:p@/d?host=%2Ftmp%2Fx",
+	} {
+		if got, err := withDatabase(base, "d", "u", "p"); err != nil || got != want {
+			t.Errorf("withDatabase(%s) = %s, %v", base, got, err)
+		}
+	}
+	if _, err := withDatabase("host=db user=admin", "d", "u", "p"); err == nil {
+		t.Error("a keyword/value string must be an error")
+	}
+}
+
+func TestMigrateRefusesARoleWithoutADatabase(t *testing.T) {
+	if err := Migrate(t.Context(), Gateway, "postgres://localhost/x"); err == nil {
+		t.Error("want an error")
+	}
+}

@@ -1,0 +1,11 @@
+// Command inventory runs the inventory as a process of its own. It is configured by
+// environment variables, see docs/reference/configuration.md.
+package main
+
+import (
+	"os"
+
+	"github.com/countermand/countermand/cmd/internal/wire"
+)
+
+func main() { os.Exit(wire.Main(wire.Inventory)) }

@@ -1,0 +1,244 @@
+package natsbroker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+
+	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/platform/broker"
+)
+
+// Header names of JetStream publishing; the batch ones are of ADR-50.
+const (
+	headerMsgID          = nats.MsgIdHdr
+	headerExpectedStream = nats.ExpectedStreamHdr
+	headerBatchID        = "Nats-Batch-Id"
+	headerBatchSequence  = "Nats-Batch-Sequence"
+	headerBatchCommit    = "Nats-Batch-Commit"
+)
+
+// errCodeMessageTooLarge is the JetStream API's error for a message beyond the
+// stream's own limit.
+const errCodeMessageTooLarge = 10054
+
+// batchHeaderBytes is what the headers of an atomic batch add to a message.
+const batchHeaderBytes = 128
+
+// PublishBatch implements [broker.Publisher]. Streams are independent of each
+// other, so a batch that spans several is published to them at the same time.
+func (b *Broker) PublishBatch(ctx context.Context, messages []broker.Message) []broker.Receipt {
+	receipts := make([]broker.Receipt, len(messages))
+	groups := make(map[string][]int)
+	for i := range messages {
+		domain := messages[i].Topic.Domain()
+		groups[domain] = append(groups[domain], i)
+	}
+	var wait sync.WaitGroup
+	for domain, indexes := range groups {
+		publish := func() { b.publishToStream(ctx, streamName(domain), messages, indexes, receipts) }
+		if len(groups) == 1 {
+			publish()
+			break
+		}
+		wait.Go(publish)
+	}
+	wait.Wait()
+	return receipts
+}
+
+// publishToStream publishes the messages at indexes to one stream, in order.
+func (b *Broker) publishToStream(ctx context.Context, stream string, messages []broker.Message, indexes []int, receipts []broker.Receipt) {
+	ctx, cancel := b.bound(ctx)
+	defer cancel()
+	for len(indexes) > 0 {
+		chunk := indexes[:min(len(indexes), broker.BatchMessagesMax)]
+		indexes = indexes[len(chunk):]
+		if !b.publishChunk(ctx, stream, messages, chunk, receipts) {
+			notStored(indexes, receipts)
+			return
+		}
+	}
+}
+
+// notStored fails the messages that must not overtake one that is not stored.
+func notStored(indexes []int, receipts []broker.Receipt) {
+	for _, i := range indexes {
+		receipts[i].Err = fmt.Errorf("%w: an earlier message of the batch is not stored", broker.ErrUnavailable)
+	}
+}
+
+// letter is a message in the form in which it goes out, or why it cannot.
+type letter struct {
+	msg       *nats.Msg
+	partition int
+	err       error
+}
+
+// publishChunk publishes what fits one atomic batch and reports whether all of it
+// is stored. A message that cannot go out ends the batch: what is before it goes.
+func (b *Broker) publishChunk(ctx context.Context, stream string, messages []broker.Message, indexes []int, receipts []broker.Receipt) bool {
+	letters := make([]letter, len(indexes))
+	good := len(indexes)
+	for n, i := range indexes {
+		if letters[n] = b.encode(stream, &messages[i]); letters[n].err != nil {
+			good = n
+			break
+		}
+	}
+	stored, refused := true, good < b.config.AtomicFrom
+	if !refused {
+		stored, refused = b.publishAtomically(ctx, letters[:good], indexes[:good], receipts)
+	}
+	if refused {
+		stored = b.publishSingly(ctx, letters[:good], indexes[:good], receipts)
+	}
+	if good == len(indexes) {
+		return stored
+	}
+	if rest := indexes[good:]; stored {
+		receipts[rest[0]] = letters[good].receipt(pubAck{}, letters[good].err)
+		notStored(rest[1:], receipts)
+	} else {
+		notStored(rest, receipts)
+	}
+	return false
+}
+
+// publishSingly publishes one message after the other and stops at the first
+// that is not stored: a later one must not overtake it.
+func (b *Broker) publishSingly(ctx context.Context, letters []letter, indexes []int, receipts []broker.Receipt) bool {
+	for n, i := range indexes {
+		ack, err := b.request(ctx, letters[n].msg)
+		receipts[i] = letters[n].receipt(ack, err)
+		if err != nil {
+			notStored(indexes[n+1:], receipts)
+			return false
+		}
+	}
+	return true
+}
+
+// publishAtomically publishes all messages as one atomic batch. Only the last
+// one, the commit, is answered. A batch that the server refuses is not stored;
+// which message is to blame the server does not say: it may be too large, or one
+// whose publish id has been seen. Then they are to go one by one, where each gets
+// an answer of its own.
+func (b *Broker) publishAtomically(ctx context.Context, letters []letter, indexes []int, receipts []broker.Receipt) (stored, refused bool) {
+	batch := nuid.Next()
+	last := len(letters) - 1
+	var ack pubAck
+	var err error
+	for n := range letters {
+		header := letters[n].msg.Header
+		header[headerBatchID] = []string{batch}
+		header[headerBatchSequence] = []string{strconv.Itoa(n + 1)}
+		if n == last {
+			header[headerBatchCommit] = []string{"1"}
+			ack, err = b.request(ctx, letters[n].msg)
+		} else if err = b.conn.PublishMsg(letters[n].msg); err != nil {
+			err = fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
+			break
+		}
+	}
+	var api *apiError
+	if errors.As(err, &api) || err == nil && ack.Batch != batch { // or it knows no batches
+		for n := range letters {
+			header := letters[n].msg.Header
+			delete(header, headerBatchID)
+			delete(header, headerBatchSequence)
+			delete(header, headerBatchCommit)
+		}
+		return false, true
+	}
+	for n, i := range indexes {
+		receipts[i] = letters[n].receipt(pubAck{Sequence: ack.Sequence - uint64(last-n)}, err)
+	}
+	return err == nil, false
+}
+
+func (l *letter) receipt(ack pubAck, err error) broker.Receipt {
+	if err != nil {
+		return broker.Receipt{Partition: l.partition, Err: fmt.Errorf("publish to %s: %w", l.msg.Subject, err)}
+	}
+	return broker.Receipt{Partition: l.partition, Offset: ack.Sequence, Duplicate: ack.Duplicate}
+}
+
+// encode puts a message into its form for the wire, after checking that it may
+// go there: a line break in a header name would make a message that no consumer
+// can decode, and a message beyond the server's limit would hold up its batch.
+func (b *Broker) encode(stream string, message *broker.Message) letter {
+	partition := broker.Partition(message.Event.Key(), b.config.Partitions)
+	one := letter{partition: partition, msg: &nats.Msg{Subject: subject(message.Topic, partition), Data: message.Event.Data}}
+	if err := errors.Join(message.Topic.Validate(), message.Event.Validate()); err != nil {
+		one.err = fmt.Errorf("%w: %w", broker.ErrRejected, err)
+		return one
+	}
+	one.msg.Header = make(nats.Header, 20)
+	values := make([]string, 0, 24) // one array for all values, mostly
+	size := len(message.Event.Data) + batchHeaderBytes
+	set := func(name, value string) {
+		values = append(values, value)
+		one.msg.Header[name] = values[len(values)-1 : len(values) : len(values)]
+		size += len(name) + len(value) + len(": \r\n")
+	}
+	events.NATS.Encode(&message.Event, set)
+	set(headerExpectedStream, stream)
+	if message.PublishID != "" {
+		set(headerMsgID, events.PercentEncode(message.PublishID)) // any text is a safe header value then
+	}
+	if limit := b.conn.MaxPayload(); limit > 0 && int64(size) > limit {
+		one.err = fmt.Errorf("%w: %d bytes with headers, and the server takes %d", broker.ErrRejected, size, limit)
+	}
+	return one
+}
+
+type pubAck struct {
+	Error     *apiError `json:"error"`
+	Stream    string    `json:"stream"`
+	Sequence  uint64    `json:"seq"`
+	Duplicate bool      `json:"duplicate"`
+	Batch     string    `json:"batch"`
+}
+
+// apiError is an error that the JetStream API answered with.
+type apiError struct {
+	Code        int    `json:"code"`
+	ErrCode     int    `json:"err_code"`
+	Description string `json:"description"`
+}
+
+func (e *apiError) Error() string { return fmt.Sprintf("jetstream: %s (%d)", e.Description, e.ErrCode) }
+
+// request publishes msg and waits for its durable ack.
+func (b *Broker) request(ctx context.Context, msg *nats.Msg) (pubAck, error) {
+	reply, err := b.conn.RequestMsgWithContext(ctx, msg)
+	switch {
+	case errors.Is(err, nats.ErrMaxPayload):
+		return pubAck{}, fmt.Errorf("%w: %w", broker.ErrRejected, err)
+	case errors.Is(err, nats.ErrNoResponders):
+		return pubAck{}, fmt.Errorf("%w: no stream takes %s, or JetStream is off or has no leader", broker.ErrUnavailable, msg.Subject)
+	case err != nil:
+		return pubAck{}, fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
+	}
+	var ack pubAck
+	if err := json.Unmarshal(reply.Data, &ack); err != nil {
+		return pubAck{}, fmt.Errorf("%w: unreadable ack: %w", broker.ErrUnavailable, err)
+	}
+	switch {
+	case ack.Error == nil && ack.Sequence == 0:
+		return pubAck{}, fmt.Errorf("%w: ack without a sequence", broker.ErrUnavailable)
+	case ack.Error == nil:
+		return ack, nil
+	case ack.Error.ErrCode == errCodeMessageTooLarge:
+		return pubAck{}, fmt.Errorf("%w: %w", broker.ErrRejected, ack.Error)
+	default:
+		return pubAck{}, fmt.Errorf("%w: %w", broker.ErrUnavailable, ack.Error)
+	}
+}

@@ -1,0 +1,146 @@
+package consumer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/platform/broker"
+)
+
+// Handler obeys one command type or reacts to one fact type. Make it with
+// [Handle] or [On].
+type Handler struct {
+	contract events.Descriptor
+	// run returns the reply's data. It is called inside a savepoint.
+	run func(ctx context.Context, tx pgx.Tx, e *events.Event) ([]byte, error)
+}
+
+// Handle returns the handler of a command. fn gets the request and returns the
+// reply; what it writes through tx commits together with the reply, or not at
+// all. ctx ends with the batch's timeout, and carries the command: see [Command]
+// and [Emit]. fn is called once for a command however often it is delivered, as
+// long as the inbox remembers it; work outside of tx must be safe to repeat.
+//
+// A command that undoes another (its undoes attribute is set) is answered
+// without calling fn when the other never ran or was rejected, and the other is
+// then refused should it still come.
+func Handle[Q, R any](command events.Command[Q, R], fn func(ctx context.Context, tx pgx.Tx, request Q) (R, error)) Handler {
+	return Handler{
+		contract: command.Describe(),
+		run: func(ctx context.Context, tx pgx.Tx, e *events.Event) ([]byte, error) {
+			request, err := command.Request(e)
+			if err != nil {
+				return nil, Terminal(err)
+			}
+			reply, err := fn(ctx, tx, request)
+			if err != nil {
+				return nil, err
+			}
+			return encodeReply(reply)
+		},
+	}
+}
+
+// On returns the handler of a fact. It differs from [Handle] in having no reply.
+func On[T any](fact events.Fact[T], fn func(ctx context.Context, tx pgx.Tx, payload T) error) Handler {
+	return Handler{
+		contract: fact.Describe(),
+		run: func(ctx context.Context, tx pgx.Tx, e *events.Event) ([]byte, error) {
+			payload, err := fact.Payload(e)
+			if err != nil {
+				return nil, Terminal(err)
+			}
+			return nil, fn(ctx, tx, payload)
+		},
+	}
+}
+
+func encodeReply[R any](reply R) ([]byte, error) {
+	if reflect.TypeFor[R]() == reflect.TypeFor[events.None]() {
+		return nil, nil
+	}
+	data, err := json.Marshal(reply)
+	if err != nil {
+		return nil, Terminal(fmt.Errorf("encode reply: %w", err))
+	}
+	return data, nil
+}
+
+// zeroReply is the reply to a compensation that had nothing to undo.
+func (h Handler) zeroReply() []byte {
+	if h.contract.Reply == nil || h.contract.Reply == reflect.TypeFor[events.None]() {
+		return nil
+	}
+	data, err := json.Marshal(reflect.Zero(h.contract.Reply).Interface())
+	if err != nil {
+		return nil // the same type is encoded on every other reply, which would fail loudly
+	}
+	return data
+}
+
+// ErrDeferred is returned by a handler of a command whose reply comes later, by
+// [Reply]. What the handler wrote commits; redelivery changes nothing meanwhile.
+var ErrDeferred = errors.New("reply deferred")
+
+// errNotYours answers a handler that tries to end the transaction.
+var errNotYours = errors.New("the handler's transaction is committed or rolled back by the consumer")
+
+// Terminal marks an error that no retry can cure: the event becomes a dead
+// letter at once. A nil error stays nil.
+func Terminal(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &terminalError{err}
+}
+
+type terminalError struct{ err error }
+
+func (e *terminalError) Error() string { return e.err.Error() }
+func (e *terminalError) Unwrap() error { return e.err }
+
+// scope is what a handler's context carries.
+type scope struct {
+	consumer string
+	event    *events.Event
+	emitted  []broker.Message
+}
+
+type scopeKey struct{}
+
+// Command returns the event being handled, or nil outside of a handler. The
+// caller must not change it.
+func Command(ctx context.Context) *events.Event {
+	if s, ok := ctx.Value(scopeKey{}).(*scope); ok {
+		return s.event
+	}
+	return nil
+}
+
+// Emit adds a fact to what the handler's transaction publishes. The event is
+// caused by the command in hand and inherits its correlation and partition key.
+// It is published once the transaction has committed, and forgotten when the
+// handler ends in a rejection or an error. Emit panics outside of a handler.
+func Emit[T any](ctx context.Context, fact events.Fact[T], subject string, payload T) error {
+	s, ok := ctx.Value(scopeKey{}).(*scope)
+	if !ok {
+		panic("consumer.Emit: not inside a handler")
+	}
+	// Derived, so that a handler that runs again emits the same event.
+	id := events.DeriveID(s.consumer, s.event.ID, fact.Type(), subject)
+	e, err := fact.New(id, "/"+s.consumer, payload, s.event.Time)
+	if err != nil {
+		return err
+	}
+	e.Subject, e.CausationID = subject, s.event.ID
+	e.CorrelationID, e.PartitionKey = s.event.CorrelationID, subject
+	e.TraceParent, e.TraceState = s.event.TraceParent, s.event.TraceState
+	s.emitted = append(s.emitted, broker.Message{Topic: fact.Topic(), PublishID: id, Event: e})
+	return nil
+}

@@ -1,0 +1,104 @@
+package consumer
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/countermand/countermand/events"
+)
+
+// Statuses of an inbox entry, as the table's check lists them.
+const (
+	statusReplied  = "replied"
+	statusRejected = "rejected"
+	statusDeferred = "deferred"
+	statusRevoked  = "revoked"
+)
+
+// entry is what the inbox knows of a command.
+type entry struct {
+	status  string
+	command []byte // its attributes, to address a reply that comes later
+	reply   []byte // its attributes and data, to send again
+	fresh   bool   // made or changed in this transaction
+	stored  bool   // a row exists
+}
+
+// inboxKey is the identity of an event for a consumer. CloudEvents makes source
+// and id together unique, so both are in it.
+func inboxKey(consumer, source, id string) uuid.UUID {
+	return uuid.MustParse(events.DeriveID(consumer, source, id))
+}
+
+// inbox is the part of the table that one batch touches.
+type inbox map[uuid.UUID]*entry
+
+func loadInbox(ctx context.Context, tx pgx.Tx, keys []uuid.UUID) (inbox, error) {
+	rows, err := tx.Query(ctx, "select key, status, command, reply from inbox where key = any($1)", keys)
+	if err != nil {
+		return nil, fmt.Errorf("load inbox: %w", err)
+	}
+	found := make(inbox, len(keys))
+	var (
+		key            uuid.UUID
+		status         string
+		command, reply []byte
+	)
+	_, err = pgx.ForEachRow(rows, []any{&key, &status, &command, &reply}, func() error {
+		found[key] = &entry{status: status, command: command, reply: reply, stored: true}
+		command, reply = nil, nil // the next row must not reuse their arrays
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load inbox: %w", err)
+	}
+	return found, nil
+}
+
+func (in inbox) set(key uuid.UUID, status string, command, reply []byte) {
+	e, ok := in[key]
+	if !ok {
+		e = &entry{}
+		in[key] = e
+	}
+	e.status, e.command, e.reply, e.fresh = status, command, reply, true
+}
+
+// queue adds the statements that store what changed. New entries are inserted
+// without "on conflict": were one there already, another process would have
+// handled the same command, and this transaction must fail.
+func (in inbox) queue(batch *pgx.Batch) {
+	type columns struct {
+		keys            []uuid.UUID
+		statuses        []string
+		commands, reply [][]byte
+	}
+	var fresh, changed columns
+	for key, e := range in {
+		if !e.fresh {
+			continue
+		}
+		c := &fresh
+		if e.stored {
+			c = &changed
+		}
+		c.keys, c.statuses = append(c.keys, key), append(c.statuses, e.status)
+		c.commands, c.reply = append(c.commands, e.command), append(c.reply, e.reply)
+	}
+	if len(fresh.keys) > 0 {
+		batch.Queue(`
+			insert into inbox (key, status, command, reply)
+			select * from unnest($1::uuid[], $2::text[], $3::bytea[], $4::bytea[])`,
+			fresh.keys, fresh.statuses, fresh.commands, fresh.reply)
+	}
+	if len(changed.keys) > 0 {
+		batch.Queue(`
+			update inbox set status = c.status, reply = c.reply
+			from unnest($1::uuid[], $2::text[], $3::bytea[]) as c (key, status, reply)
+			where inbox.key = c.key`,
+			changed.keys, changed.statuses, changed.reply)
+	}
+}

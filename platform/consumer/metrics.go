@@ -1,0 +1,31 @@
+package consumer
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// feedMetrics has one set of children per consumer, resolved once.
+type feedMetrics struct {
+	handled, failures, splits prometheus.Counter
+	batches, seconds, delay   prometheus.Histogram
+}
+
+func newFeedMetrics(name string) feedMetrics {
+	labels := prometheus.Labels{"consumer": name}
+	counter := func(metric, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: metric, Help: help, ConstLabels: labels})
+	}
+	histogram := func(metric, help string, buckets []float64) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: metric, Help: help, ConstLabels: labels, Buckets: buckets})
+	}
+	return feedMetrics{
+		handled:  counter("countermand_consumer_handled_total", "Deliveries handled and committed."),
+		failures: counter("countermand_consumer_failures_total", "Deliveries that failed and are tried again."),
+		splits:   counter("countermand_consumer_splits_total", "Batches whose transaction failed and was split."),
+		batches:  histogram("countermand_consumer_batch_size", "Deliveries per transaction.", prometheus.ExponentialBuckets(1, 2, 10)),
+		seconds:  histogram("countermand_consumer_batch_seconds", "Time to process one batch.", prometheus.ExponentialBuckets(0.0005, 2, 14)),
+		delay:    histogram("countermand_consumer_delay_seconds", "Age of the oldest delivery of a batch when it was committed.", prometheus.ExponentialBuckets(0.001, 2, 16)),
+	}
+}
+
+func (m feedMetrics) register(r prometheus.Registerer) {
+	r.MustRegister(m.handled, m.failures, m.splits, m.batches, m.seconds, m.delay)
+}

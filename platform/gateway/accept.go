@@ -1,0 +1,270 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/platform/broker"
+)
+
+// eventSource is the source attribute of every event the gateway makes.
+const eventSource = "/gateway"
+
+// Publisher stores one message durably. A [broker.Committer] is one.
+type Publisher interface {
+	Publish(ctx context.Context, message broker.Message) (broker.Receipt, error)
+}
+
+// acceptance is how a route takes its command.
+type acceptance struct {
+	routeID     string
+	method      string
+	contract    *contract
+	keyRequired bool
+	waitDefault time.Duration
+	waitMax     time.Duration
+	outcome     *outcome
+}
+
+// submission is one command on its way in.
+type submission struct {
+	id          string
+	key         string // empty when the client sent none
+	fingerprint string
+	body        []byte
+
+	wait    *waiter // nil when the client does not wait
+	until   time.Time
+	applied string // Preference-Applied
+}
+
+// serveAnyCommand answers POST /v1/commands/{type}.
+func (g *Gateway) serveAnyCommand(x *exchange, r *http.Request, s *snapshot) {
+	c, ok := s.table.commands[r.PathValue("type")]
+	if !ok || !c.Saga {
+		x.fail(r, codeUnknownCommand, "No command of that type can be sent from outside.")
+		return
+	}
+	g.accept(x, r, s, &acceptance{
+		routeID: x.endpoint.id, method: http.MethodPost, contract: c,
+		waitMax: g.config.WaitMax, outcome: s.table.outcomeOf(c.Type),
+	})
+}
+
+// accept takes a command in: it checks the request, publishes the command and
+// answers, now or after the wait that the client asked for.
+func (g *Gateway) accept(x *exchange, r *http.Request, s *snapshot, a *acceptance) {
+	received := time.Now()
+	key, keyed, fault := parseIdempotencyKey(r.Header["Idempotency-Key"])
+	switch {
+	case fault != "":
+		x.fail(r, codeIdempotencyKeyInvalid, fault)
+		return
+	case a.keyRequired && !keyed:
+		x.fail(r, codeIdempotencyKeyMissing, "This route takes no request without an Idempotency-Key header.")
+		return
+	}
+	body, ok := g.readCommand(x, r, a.contract)
+	if !ok {
+		return
+	}
+	c := submission{key: key, body: body, fingerprint: fingerprint(a.routeID, a.contract.Type, body)}
+	if keyed {
+		// Tenant and client are empty until routes authenticate.
+		c.id = g.mint.derived("", "", a.method, a.routeID, key).String()
+	} else {
+		c.id = g.mint.fresh(received).String()
+	}
+	wait, applied := parsePrefer(r.Header["Prefer"]).within(a.waitDefault, a.waitMax)
+	c.until, c.applied = received.Add(wait), applied
+	if wait > 0 {
+		if c.wait = g.waiters.register(c.id); c.wait == nil {
+			c.applied = ""
+		}
+		defer c.wait.leave()
+	}
+	if keyed {
+		if answered := g.replayKnown(x, r, a, &c); answered {
+			return
+		}
+	}
+	if ok := g.publish(x, r, a, &c); !ok {
+		return
+	}
+	g.answer(x, r, a, &c, Operation{ID: c.id, Status: StatusAccepted})
+}
+
+// replayKnown answers a keyed request whose operation is known already, or
+// cannot be looked up. It reports false when there is none yet.
+func (g *Gateway) replayKnown(x *exchange, r *http.Request, a *acceptance, c *submission) (answered bool) {
+	op, err := g.lookUp(r.Context(), c.id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return false
+	case err != nil:
+		// Publishing now could accept another body under a key that is in use.
+		g.failOperations(x, r, err, "This request has started nothing. Try again in a moment.")
+	case op.Fingerprint != c.fingerprint:
+		g.failReused(x, r, c)
+	default:
+		x.Header().Set("Idempotency-Replayed", "true")
+		g.answer(x, r, a, c, op)
+	}
+	return true
+}
+
+// publish stores the command. When the broker held one with this id already, it
+// checks that it was the same request. It reports false after it has answered.
+func (g *Gateway) publish(x *exchange, r *http.Request, a *acceptance, c *submission) bool {
+	// A client that goes away does not take its command back.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), g.config.PublishTimeout)
+	defer cancel()
+	receipt, err := g.deps.Publisher.Publish(ctx, broker.Message{
+		Topic: a.contract.Topic, PublishID: c.id, Event: newCommandEvent(ctx, a, c),
+	})
+	switch {
+	case err == nil && receipt.Duplicate && c.key != "":
+		return g.checkOriginal(ctx, x, r, a, c, receipt)
+	case err == nil:
+		return true
+	case errors.Is(err, broker.ErrOverloaded):
+		x.failLater(r, codeOverloaded, "Nothing was started. Try again in a moment.")
+	case errors.Is(err, broker.ErrRejected):
+		x.failInternal(r, "publish "+a.contract.Type+" "+c.id, err)
+	default: // ErrUnavailable, the timeout, or an error that says less
+		g.logger.WarnContext(r.Context(), "command was not confirmed by the broker",
+			slog.String("operation_id", c.id), slog.String("command", a.contract.Type), slog.Any("error", err))
+		x.failLater(r, codeBrokerUnavailable, unconfirmed(c.key != ""))
+	}
+	return false
+}
+
+func unconfirmed(keyed bool) string {
+	if keyed {
+		return "Whether the command was accepted is unknown. It is safe to repeat the request with the same Idempotency-Key."
+	}
+	return "Whether the command was accepted is unknown. A repeat may start it twice: " +
+		"only a request that was sent with an Idempotency-Key is safe to repeat, with the same key."
+}
+
+func newCommandEvent(ctx context.Context, a *acceptance, c *submission) events.Event {
+	e := events.Event{
+		ID: c.id, Source: eventSource, Type: a.contract.Type, Subject: c.id, Time: time.Now().UTC(),
+		DataContentType: events.ContentTypeJSON, Data: c.body,
+		CorrelationID: c.id, PartitionKey: c.id,
+		Extensions: map[string]string{fingerprintExtension: c.fingerprint},
+	}
+	propagation.TraceContext{}.Inject(ctx, (*eventCarrier)(&e))
+	return e
+}
+
+// eventCarrier is an event as a place for the trace context.
+type eventCarrier events.Event
+
+// Get returns what Set has set.
+func (c *eventCarrier) Get(key string) string { return (*events.Event)(c).Extension(key) }
+
+// Set sets traceparent or tracestate.
+func (c *eventCarrier) Set(key, value string) { (*events.Event)(c).SetExtension(key, value) }
+
+// Keys returns what the trace context is made of.
+func (*eventCarrier) Keys() []string { return propagation.TraceContext{}.Fields() }
+
+// checkOriginal compares the request with the one that first used its key and
+// that only the broker knows so far.
+func (g *Gateway) checkOriginal(ctx context.Context, x *exchange, r *http.Request, a *acceptance, c *submission, receipt broker.Receipt) bool {
+	original, err := g.originalFingerprint(ctx, a, c, receipt)
+	switch {
+	case err != nil:
+		g.logger.WarnContext(r.Context(), "original of a repeated command cannot be read",
+			slog.String("operation_id", c.id), slog.Any("error", err))
+		x.failLater(r, codeBrokerUnavailable, unconfirmed(true))
+		return false
+	case original != c.fingerprint:
+		g.failReused(x, r, c)
+		return false
+	}
+	x.Header().Set("Idempotency-Replayed", "true")
+	return true
+}
+
+func (g *Gateway) originalFingerprint(ctx context.Context, a *acceptance, c *submission, receipt broker.Receipt) (string, error) {
+	delivery, err := g.deps.Lookup(ctx, a.contract.Topic, receipt.Partition, receipt.Offset)
+	if errors.Is(err, broker.ErrNotFound) {
+		// It has been consumed and deleted, so by now the engine knows it.
+		op, err := g.lookUp(ctx, c.id)
+		return op.Fingerprint, err
+	}
+	if err == nil && delivery.Event.ID != c.id {
+		return "", fmt.Errorf("position %d of %s holds %s", receipt.Offset, a.contract.Topic, delivery.Event.ID)
+	}
+	return delivery.Event.Extension(fingerprintExtension), err
+}
+
+func (g *Gateway) failReused(x *exchange, r *http.Request, c *submission) {
+	p := newProblem(codeIdempotencyKeyReused,
+		"The key belongs to an operation that another request started. Use a new key for a new request.")
+	p.Instance = operationPath(c.id)
+	x.problem(r, p)
+}
+
+// answer ends a request whose command is stored: at once, or when the operation
+// is settled or the wait is over.
+func (g *Gateway) answer(x *exchange, r *http.Request, a *acceptance, c *submission, op Operation) {
+	h := x.Header()
+	h.Set("Vary", "Prefer")
+	if c.applied != "" {
+		h.Set("Preference-Applied", c.applied)
+	}
+	status := StatusAccepted
+	if c.wait != nil {
+		settled := func(op *Operation) bool { return op.Status.settled() }
+		op := g.await(r.Context(), c.wait, op, c.until, settled)
+		switch {
+		case op.Status.done():
+			g.writeOutcome(x, r, a, &op)
+			return
+		case op.Status == StatusStuck:
+			status = op.Status
+		}
+	}
+	writeAccepted(x, c.id, status)
+}
+
+// writeAccepted sends the 202.
+func writeAccepted(x *exchange, id string, status Status) {
+	self := operationPath(id)
+	h := x.Header()
+	h.Set("Location", self)
+	h.Set("Retry-After", "1")
+	h.Set("Link", "<"+self+`>; rel="status"`)
+	h.Set("Cache-Control", noStore)
+	// By hand, since this is the busiest answer: id and status hold nothing to escape.
+	x.json(http.StatusAccepted, contentTypeJSON,
+		[]byte(`{"id":"`+id+`","status":"`+string(status)+`","links":{"self":"`+self+`"}}`+"\n"))
+}
+
+// writeOutcome sends the final answer to a request that waited for it.
+func (g *Gateway) writeOutcome(x *exchange, r *http.Request, a *acceptance, op *Operation) {
+	a.outcome.present(op)
+	self := operationPath(op.ID)
+	h := x.Header()
+	h.Set("Link", "<"+self+`>; rel="status"`)
+	if op.Error != nil {
+		x.problem(r, op.Error)
+		return
+	}
+	h.Set("Cache-Control", noStore)
+	h.Set("Content-Location", self)
+	if location := a.outcome.location(op.ID); location != "" {
+		h.Set("Location", location)
+	}
+	g.writeDocument(x, r, a.outcome.completedStatus, op)
+}

@@ -1,0 +1,47 @@
+package gateway
+
+import (
+	"fmt"
+	"testing"
+)
+
+func TestViolationsInPlainWords(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ schema, document, want string }{
+		{`{"type":["string","null"]}`, `1`, `[{ must be null or a string}]`},
+		{`{"type":"boolean"}`, `[]`, `[{ must be a boolean}]`},
+		{`{"type":"number","minimum":0.5}`, `0`, `[{ must be at least 0.5}]`},
+		{`{"type":"integer","exclusiveMinimum":1,"multipleOf":2}`, `1`, `[{ must be a multiple of 2} { must be more than 1}]`},
+		{`{"exclusiveMaximum":1}`, `1`, `[{ must be less than 1}]`},
+		{`{"maxLength":1}`, `"ab"`, `[{ must have at most 1 character}]`},
+		{`{"minLength":3}`, `"éé"`, `[{ must have at least 3 characters}]`},
+		{`{"minProperties":1}`, `{}`, `[{ must have at least 1 field}]`},
+		{`{"maxProperties":1}`, `{"a":1,"b":2}`, `[{ must have at most 1 field}]`},
+		{`{"uniqueItems":true}`, `[1,2,1]`, `[{ items 0 and 2 are equal}]`},
+		{`{"format":"uuid"}`, `"x"`, `[{ must be a valid uuid}]`},
+		{`{"enum":["a",1,null]}`, `"b"`, `[{ must be one of "a", 1, null}]`},
+		{`{"const":"a"}`, `"b"`, `[{ must be "a"}]`},
+		{`{"properties":{"a/b":false}}`, `{"a/b":1}`, `[{/a~1b is not allowed}]`},
+		{`{"oneOf":[{"type":"string"},{"type":"null"}]}`, `1`, `[{ has none of the allowed forms, or more than one}]`},
+		{`{"anyOf":[{"type":"string"},{"type":"null"}]}`, `1`, `[{ has none of the allowed forms, or more than one}]`},
+		{`{"allOf":[{"type":"string"},{"type":"null"}]}`, `1`, `[{ must be a string} { must be null}]`},
+		{`{"not":{"type":"number"}}`, `1`, `[{ is not allowed}]`},
+		{`{"contains":{"type":"string"}}`, `[1]`, `[{ breaks the rule "contains" of its schema}]`},
+		{`{"dependentRequired":{"a":["b"]}}`, `{"a":1}`, `[{/b is required when "a" is given}]`},
+		{`{"$ref":"#/$defs/q","$defs":{"q":{"type":"object","required":["n"]}}}`, `{}`, `[{/n is required}]`},
+		{`{"items":{"$ref":"#/$defs/q"},"$defs":{"q":{"type":"integer"}}}`, `[1,2.0,3e0]`,
+			`[{/1 must be an integer, written without fraction and exponent} {/2 must be an integer, written without fraction and exponent}]`},
+	} {
+		c, err := compileContract(Command{Type: "shop.order.do.v1", Topic: "shop.commands", Schema: []byte(row.schema)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		document, fault := decodeStrict([]byte(row.document))
+		if fault != nil {
+			t.Fatal(fault)
+		}
+		if got, _ := c.check(document); fmt.Sprint(got) != row.want {
+			t.Errorf("%s of %s: got %v, want %s", row.document, row.schema, got, row.want)
+		}
+	}
+}

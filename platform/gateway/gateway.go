@@ -1,0 +1,169 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/platform/broker"
+)
+
+// Deps are what the gateway talks to. All are required and must be safe for
+// concurrent use.
+type Deps struct {
+	// Publisher stores commands; its nil error is the durable ack.
+	Publisher Publisher
+	// Operations tells what became of them.
+	Operations Operations
+	// Lookup reads a stored command back, to compare a repeated request with the
+	// first of its Idempotency-Key. A broker.Broker's method of that name is one.
+	Lookup func(ctx context.Context, topic events.Topic, partition int, offset uint64) (broker.Delivery, error)
+}
+
+// Gateway serves a route table over HTTP. Make it with [New]; it is safe for
+// concurrent use.
+type Gateway struct {
+	config  Config
+	deps    Deps
+	mint    *mint
+	waiters *waiters
+	metrics *metrics
+	tracer  trace.Tracer
+	logger  *slog.Logger
+
+	loading sync.Mutex // held while a table is made ready
+	current atomic.Pointer[snapshot]
+
+	draining  chan struct{} // closed by Drain
+	drainOnce sync.Once
+}
+
+// New returns a gateway that serves the table. It fails when the configuration
+// is not valid, something of deps is missing, or the metrics are registered
+// already.
+func New(config Config, table *Table, deps Deps) (*Gateway, error) {
+	errs := []error{config.Validate()}
+	if deps.Publisher == nil || deps.Operations == nil || deps.Lookup == nil {
+		errs = append(errs, errors.New("publisher, operations and lookup are required"))
+	}
+	if table == nil {
+		errs = append(errs, errors.New("a route table is required"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	config = config.withDefaults()
+	counted, err := newMetrics(config.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	g := &Gateway{
+		config: config, deps: deps, mint: newMint(config.Secret), waiters: newWaiters(config.WaitsMax),
+		metrics: counted, tracer: config.TracerProvider.Tracer(tracerName), logger: config.Logger,
+		draining: make(chan struct{}),
+	}
+	if err := g.SetTable(table); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// SetTable serves another table from now on; requests in flight end by the one
+// they began with. When it fails the current table stays.
+func (g *Gateway) SetTable(table *Table) error {
+	g.loading.Lock()
+	defer g.loading.Unlock()
+	before := g.current.Load()
+	s, err := g.newSnapshot(table, before)
+	if err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	g.current.Store(s)
+	if before == nil {
+		return nil
+	}
+	for name, u := range before.upstreams {
+		if s.upstreams[name] != u {
+			u.transport.CloseIdleConnections()
+		}
+	}
+	return nil
+}
+
+// Drain makes requests that wait for an outcome answer 202 now, and later ones
+// not wait. Call it before the server is shut down. It may be called again.
+func (g *Gateway) Drain() { g.drainOnce.Do(func() { close(g.draining) }) }
+
+// Notify makes the requests that wait for the operation look at it anew.
+// It does not block.
+func (g *Gateway) Notify(operationID string) { g.waiters.notify(operationID) }
+
+// ListenOutcomes calls Notify for every event that reader delivers, until ctx
+// ends, when it returns nil, or the reader fails. Give it a reader on the tail of
+// [events.Outcomes]. What it misses is found by polling, only later.
+func (g *Gateway) ListenOutcomes(ctx context.Context, reader broker.Reader) error {
+	const batchMax = 256
+	for {
+		deliveries, err := reader.Next(ctx, batchMax)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // the end that was asked for
+		}
+		if err != nil {
+			return fmt.Errorf("read outcomes: %w", err)
+		}
+		for i := range deliveries {
+			g.Notify(deliveries[i].Event.CorrelationID)
+		}
+	}
+}
+
+// ServeHTTP answers one request.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s := g.current.Load()
+	method := methodLabel(r.Method)
+	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+	ctx, span := g.tracer.Start(ctx, method, trace.WithSpanKind(trace.SpanKindServer))
+	r = r.WithContext(ctx)
+	x := &exchange{
+		ResponseWriter: w, endpoint: s.unmatched[method], logger: g.logger,
+		started: time.Now(), writeTimeout: g.config.WriteTimeout,
+	}
+	x.clearWriteDeadline()
+	defer span.End()
+	defer g.observe(x, r, span)
+	defer g.recover(x, r)
+	if code, detail := checkHygiene(r); code != "" {
+		x.fail(r, code, detail)
+		return
+	}
+	s.router.ServeHTTP(x, r)
+}
+
+// recover answers for a handler that panicked. When the answer had begun, it
+// ends the connection instead: a cut response must not look whole.
+func (g *Gateway) recover(x *exchange, r *http.Request) {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	if err, _ := cause.(error); !errors.Is(err, http.ErrAbortHandler) {
+		g.logger.ErrorContext(r.Context(), "request panicked", slog.String("route", x.endpoint.id),
+			slog.Any("panic", cause), slog.String("stack", string(debug.Stack())))
+		if x.status == 0 {
+			clear(x.Header())
+			x.fail(r, codeInternal, "The request could not be handled.")
+			return
+		}
+	}
+	panic(http.ErrAbortHandler)
+}

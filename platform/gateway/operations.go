@@ -1,0 +1,255 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"hash/fnv"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/countermand/countermand/events"
+)
+
+// ErrNotFound is returned by [Operations] for an id it does not know.
+var ErrNotFound = errors.New("operation not found")
+
+// Operations is what the gateway knows operations from: the saga reader.
+type Operations interface {
+	// Get returns the operation as it stands, ErrNotFound when there is none, and
+	// any other error when that cannot be told now.
+	Get(ctx context.Context, id string) (Operation, error)
+}
+
+// Status is where an operation stands.
+type Status string
+
+// The statuses of an operation. Accepted means that its command is stored and
+// the engine has not shown it yet.
+const (
+	StatusAccepted     Status = "accepted"
+	StatusRunning      Status = "running"
+	StatusCompensating Status = "compensating"
+	StatusCompleted    Status = "completed"
+	StatusCompensated  Status = "compensated"
+	StatusStuck        Status = "stuck"
+	StatusAbandoned    Status = "abandoned"
+)
+
+// done reports whether the status is final.
+func (s Status) done() bool {
+	return s == StatusCompleted || s == StatusCompensated || s == StatusAbandoned
+}
+
+// settled reports whether waiting any longer is of no use: the status is final,
+// or only a person can change it.
+func (s Status) settled() bool { return s.done() || s == StatusStuck }
+
+// Operation is what a command became: the saga it started. [Operations] leaves
+// Done and Error to the gateway.
+type Operation struct {
+	ID        string          `json:"id"`
+	Status    Status          `json:"status"`
+	Done      bool            `json:"done"`
+	Saga      *SagaVersion    `json:"saga,omitempty"`
+	Steps     []StepProgress  `json:"steps"`
+	Result    json.RawMessage `json:"result,omitempty"` // JSON, once completed
+	Error     *Problem        `json:"error,omitempty"`  // once compensated or abandoned
+	CreatedAt time.Time       `json:"created_at,omitzero"`
+	UpdatedAt time.Time       `json:"updated_at,omitzero"` // changes with everything above
+
+	// Command is the type of the command that began the operation; its route
+	// tells which status the outcome is answered with.
+	Command string `json:"-"`
+	// Fingerprint is the extension of that name which the command carried.
+	Fingerprint string `json:"-"`
+	// Rejection is why the operation is or will be compensated; nil when it was
+	// not a rejection.
+	Rejection *events.Rejection `json:"-"`
+}
+
+// SagaVersion names the definition that an operation runs by.
+type SagaVersion struct {
+	Name    string `json:"name"`
+	Version int    `json:"version"`
+}
+
+// StepProgress tells how far one step of an operation is.
+type StepProgress struct {
+	Name     string `json:"name"`
+	Status   string `json:"status"`
+	Attempts int    `json:"attempts"`
+}
+
+func operationPath(id string) string { return "/v1/operations/" + id }
+
+// present sets what the gateway adds to an operation that is shown.
+func (o *outcome) present(op *Operation) {
+	op.Done = op.Status.done()
+	op.Error = o.problem(op)
+	if op.Steps == nil {
+		op.Steps = []StepProgress{}
+	}
+}
+
+// etag returns a weak validator of the operation: it changes with the status
+// and with every progress, and not with the words of an error.
+func (op *Operation) etag() string {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(op.Status))
+	_, _ = h.Write(strconv.AppendInt(nil, op.UpdatedAt.UnixNano(), 36))
+	return `W/"` + strconv.FormatUint(h.Sum64(), 36) + `"`
+}
+
+// matchesETag evaluates If-None-Match by weak comparison (RFC 9110 §13.1.2).
+func matchesETag(ifNoneMatch []string, etag string) bool {
+	etag = strings.TrimPrefix(etag, "W/")
+	for _, line := range ifNoneMatch {
+		for candidate := range strings.SplitSeq(line, ",") {
+			candidate = strings.TrimPrefix(strings.TrimSpace(candidate), "W/")
+			if candidate == "*" || candidate == etag {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// serveOperation answers GET /v1/operations/{id}. With Prefer: wait it answers
+// once the operation is settled or, when the client has a version of it, once
+// that has changed.
+func (g *Gateway) serveOperation(x *exchange, r *http.Request, s *snapshot) {
+	received := time.Now()
+	text := r.PathValue("id")
+	id, ok := parseOperationID(text)
+	if !ok {
+		x.fail(r, codeOperationNotFound, "")
+		return
+	}
+	wait, applied := parsePrefer(r.Header["Prefer"]).within(0, g.config.WaitMax)
+	var w *waiter
+	if wait > 0 {
+		if w = g.waiters.register(text); w == nil {
+			applied = ""
+		}
+		defer w.leave()
+	}
+	op, err := g.lookUp(r.Context(), text)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		if op, ok = g.acceptedOperation(id); !ok {
+			x.fail(r, codeOperationNotFound, "")
+			return
+		}
+	case err != nil:
+		g.failOperations(x, r, err, "What became of the operation cannot be told now.")
+		return
+	}
+	known := r.Header["If-None-Match"]
+	if w != nil {
+		news := func(op *Operation) bool {
+			return op.Status.settled() || len(known) > 0 && !matchesETag(known, op.etag())
+		}
+		x.holdOpen()
+		op = g.await(r.Context(), w, op, received.Add(wait), news)
+	}
+	g.writeOperation(x, r, s, &op, applied)
+}
+
+func (g *Gateway) writeOperation(x *exchange, r *http.Request, s *snapshot, op *Operation, applied string) {
+	s.table.outcomeOf(op.Command).present(op)
+	etag := op.etag()
+	h := x.Header()
+	h.Set("ETag", etag)
+	h.Set("Vary", "Prefer")
+	if applied != "" {
+		h.Set("Preference-Applied", applied)
+	}
+	if op.Done {
+		h.Set("Cache-Control", "private, no-cache")
+	} else {
+		h.Set("Cache-Control", noStore)
+		h.Set("Retry-After", "1")
+	}
+	if matchesETag(r.Header["If-None-Match"], etag) {
+		x.WriteHeader(http.StatusNotModified)
+		return
+	}
+	g.writeDocument(x, r, http.StatusOK, op)
+}
+
+func (g *Gateway) writeDocument(x *exchange, r *http.Request, status int, op *Operation) {
+	body, err := encode(op)
+	if err != nil {
+		x.failInternal(r, "encode operation "+op.ID, err)
+		return
+	}
+	x.json(status, contentTypeJSON, body)
+}
+
+// lookUp is Operations.Get within the lookup timeout.
+func (g *Gateway) lookUp(ctx context.Context, id string) (Operation, error) {
+	ctx, cancel := context.WithTimeout(ctx, g.config.LookupTimeout)
+	defer cancel()
+	return g.deps.Operations.Get(ctx, id)
+}
+
+// acceptedOperation returns what is told of an operation that Operations does
+// not know: nothing when the gateway did not give the id, or gave it so long
+// ago that the command must have been lost or forgotten.
+func (g *Gateway) acceptedOperation(id operationID) (Operation, bool) {
+	mintedAt := id.mintedAt()
+	if !g.mint.authentic(id) || !id.keyed() && time.Since(mintedAt) > g.config.AcceptedAgeMax {
+		return Operation{}, false
+	}
+	return Operation{ID: id.String(), Status: StatusAccepted, CreatedAt: mintedAt, UpdatedAt: mintedAt}, true
+}
+
+// await asks for the operation when it is notified, and at every poll interval
+// in case a notification was lost, until enough says so, time is up, the gateway
+// drains or the client has gone. It returns the operation as last seen.
+func (g *Gateway) await(ctx context.Context, w *waiter, op Operation, until time.Time, enough func(*Operation) bool) Operation {
+	if enough(&op) {
+		return op
+	}
+	poll := time.NewTicker(g.config.PollInterval)
+	defer poll.Stop()
+	end := time.NewTimer(time.Until(until))
+	defer end.Stop()
+	last, logged := false, false
+	for !last {
+		select {
+		case <-w.woken:
+		case <-poll.C:
+		case <-end.C:
+			last = true // one more look, should its notification be on the way
+		case <-g.draining:
+			return op
+		case <-ctx.Done():
+			return op
+		}
+		seen, err := g.lookUp(ctx, w.id)
+		switch {
+		case err == nil:
+			op = seen
+			if enough(&op) {
+				return op
+			}
+		case !errors.Is(err, ErrNotFound) && ctx.Err() == nil && !logged:
+			logged = true
+			g.logger.WarnContext(ctx, "operation cannot be read while a request waits for it",
+				slog.String("operation_id", w.id), slog.Any("error", err))
+		}
+	}
+	return op
+}
+
+func (g *Gateway) failOperations(x *exchange, r *http.Request, err error, detail string) {
+	if r.Context().Err() == nil { // else it failed because the client has gone
+		g.logger.WarnContext(r.Context(), "operations cannot be read", slog.Any("error", err))
+	}
+	x.failLater(r, codeOperationsUnavailable, detail)
+}

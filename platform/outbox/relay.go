@@ -1,0 +1,319 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/platform/broker"
+	"github.com/countermand/countermand/platform/share"
+)
+
+// RelayConfig of a [Relay]. The zero value of a field is its default.
+type RelayConfig struct {
+	// Name labels the relay in logs and metrics, such as "engine".
+	Name string
+	// BatchMax is the most messages of one batch: 500 by default, at most
+	// [broker.BatchMessagesMax].
+	BatchMax int
+	// Poll is how long a relay rests when nobody wakes it: 500 ms by default. It
+	// is the net under lost wake-ups, and what another process's writes wait for.
+	Poll time.Duration
+	// Balance is how often lanes are shared out anew: every second by default.
+	Balance time.Duration
+	Logger  *slog.Logger
+	Metrics prometheus.Registerer // nil: metrics are kept but not registered
+}
+
+func (c RelayConfig) withDefaults() RelayConfig {
+	if c.Name == "" {
+		c.Name = "outbox"
+	}
+	if c.BatchMax == 0 {
+		c.BatchMax = 500
+	}
+	if c.Poll == 0 {
+		c.Poll = 500 * time.Millisecond
+	}
+	if c.Balance == 0 {
+		c.Balance = time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+// backoffMax caps how long a relay rests after the broker refused a batch.
+const backoffMax = 5 * time.Second
+
+// Relay publishes the outbox of one database. Run as many as you like on one
+// database: they share the lanes.
+type Relay struct {
+	pool      *pgxpool.Pool
+	publisher broker.Publisher
+	config    RelayConfig
+	wake      chan struct{} // capacity 1: a wake-up while busy is not lost
+	published *prometheus.CounterVec
+	dead      prometheus.Counter
+}
+
+// NewRelay returns a relay from the outbox in pool's database to publisher. It
+// takes one connection of the pool for as long as it runs.
+func NewRelay(pool *pgxpool.Pool, publisher broker.Publisher, config RelayConfig) *Relay {
+	config = config.withDefaults()
+	labels := prometheus.Labels{"outbox": config.Name}
+	r := &Relay{
+		pool: pool, publisher: publisher, config: config, wake: make(chan struct{}, 1),
+		published: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "countermand_outbox_published_total", ConstLabels: labels,
+			Help: "Messages of the outbox by what the broker made of them.",
+		}, []string{"outcome"}),
+		dead: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "countermand_outbox_dead_total", ConstLabels: labels,
+			Help: "Messages of the outbox that the broker will never take.",
+		}),
+	}
+	if config.Metrics != nil {
+		config.Metrics.MustRegister(r.published, r.dead)
+	}
+	return r
+}
+
+// Wake tells the relay that a transaction with outbox rows has committed. It
+// never blocks and may be called from anywhere.
+func (r *Relay) Wake() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run publishes until ctx ends and returns nil then. It survives lost
+// connections and a broker that is away. On its way out it publishes what is
+// already committed, for at most two seconds.
+func (r *Relay) Run(ctx context.Context) error {
+	for {
+		err := r.session(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		r.config.Logger.WarnContext(ctx, "outbox relay lost its session", "outbox", r.config.Name, "error", err)
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// row is one message of the outbox as the relay reads it.
+type row struct {
+	Lane       int16
+	ID         int64
+	PublishID  string
+	Topic      string
+	Attributes []byte
+	Data       []byte
+}
+
+// sessionSettings of the relay's own connection. A delete that is lost only makes
+// a duplicate, which the inbox removes, so its transactions need not wait for
+// their fsync. And its table is small, busy and never analysed in time, so the
+// planner would rather scan it, dead rows and all, than use the primary key:
+// deleting seven rows took 0.7 ms.
+const sessionSettings = `
+	set synchronous_commit = off;
+	set plan_cache_mode = force_generic_plan;
+	set enable_seqscan = off;
+	set enable_hashjoin = off;
+	set enable_mergejoin = off`
+
+// session relays over one connection: the locks of its lanes live and die with it.
+func (r *Relay) session(ctx context.Context) error {
+	conn, err := share.Connect(ctx, r.pool)
+	if err != nil {
+		return err
+	}
+	// A query that is cancelled half-way costs pgx the connection, and with it the
+	// lanes and the last pass; so work is never cancelled, only begun no more.
+	work := context.WithoutCancel(ctx)
+	defer func() { _ = conn.Close(work) }() // frees the lanes at once
+	if _, err := conn.Exec(work, sessionSettings); err != nil {
+		return fmt.Errorf("set up connection: %w", err)
+	}
+	division, err := share.Join(work, conn, "outbox", Lanes)
+	if err != nil {
+		return err
+	}
+	var (
+		published []row // stored by the broker, not yet deleted
+		balanceAt time.Time
+		failures  int
+	)
+	for ctx.Err() == nil {
+		if time.Now().After(balanceAt) {
+			if err := balance(work, division); err != nil {
+				return err
+			}
+			balanceAt = time.Now().Add(r.config.Balance)
+		}
+		rows, err := r.exchange(work, conn, published, division.Held())
+		if err != nil {
+			return err
+		}
+		published = nil
+		if len(rows) == 0 {
+			select {
+			case <-r.wake:
+			case <-time.After(r.config.Poll):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		published, err = r.publish(work, conn, rows)
+		if err == nil {
+			failures = 0
+			continue
+		}
+		failures++
+		rest := min(backoffMax, 50*time.Millisecond<<min(failures, 7))
+		r.config.Logger.WarnContext(ctx, "outbox relay waits for the broker",
+			"outbox", r.config.Name, "waiting", len(rows)-len(published), "retry_in", rest, "error", err)
+		select { // no wake-up cuts this rest short: the broker needs it
+		case <-time.After(rest):
+		case <-ctx.Done():
+		}
+	}
+	r.drain(work, conn, published, division.Held())
+	return nil
+}
+
+func balance(ctx context.Context, division *share.Division) error {
+	surplus, err := division.Surplus(ctx)
+	if err != nil {
+		return err
+	}
+	if err := division.Release(ctx, surplus); err != nil {
+		return err
+	}
+	_, err = division.Take(ctx)
+	return err
+}
+
+// exchange deletes what was published and reads what is to be, in one round
+// trip and one transaction.
+func (r *Relay) exchange(ctx context.Context, conn *pgx.Conn, published []row, lanes []int) ([]row, error) {
+	if len(lanes) == 0 && len(published) == 0 {
+		return nil, nil
+	}
+	var batch pgx.Batch
+	if len(published) > 0 {
+		lane, id := make([]int16, len(published)), make([]int64, len(published))
+		for i := range published {
+			lane[i], id[i] = published[i].Lane, published[i].ID
+		}
+		batch.Queue(`
+			delete from outbox using unnest($1::smallint[], $2::bigint[]) as p (lane, id)
+			where outbox.lane = p.lane and outbox.id = p.id`, lane, id)
+	}
+	var rows []row
+	batch.Queue(`
+		select o.lane, o.id, o.publish_id, o.topic, o.attributes, o.data
+		from unnest($1::smallint[]) as l (lane)
+		cross join lateral (
+			select * from outbox where outbox.lane = l.lane order by id limit $2
+		) as o
+		order by o.lane, o.id
+		limit $2`, lanes, r.config.BatchMax,
+	).Query(func(found pgx.Rows) (err error) {
+		rows, err = pgx.CollectRows(found, pgx.RowToStructByPos[row])
+		return err
+	})
+	if err := conn.SendBatch(ctx, &batch).Close(); err != nil {
+		return nil, fmt.Errorf("read outbox: %w", err)
+	}
+	return rows, nil
+}
+
+// publish sends rows to the broker and returns those that are done with. The
+// error is nil when all are.
+func (r *Relay) publish(ctx context.Context, conn *pgx.Conn, rows []row) (done []row, err error) {
+	messages := make([]broker.Message, 0, len(rows))
+	sent := make([]row, 0, len(rows))
+	for _, row := range rows {
+		event, err := events.ParseAttributes(row.Attributes, row.Data)
+		if err != nil {
+			if err := r.bury(ctx, conn, row, err); err != nil {
+				return done, err
+			}
+			done = append(done, row)
+			continue
+		}
+		messages = append(messages, broker.Message{Topic: events.Topic(row.Topic), PublishID: row.PublishID, Event: event})
+		sent = append(sent, row)
+	}
+	if len(messages) == 0 {
+		return done, nil
+	}
+	for i, receipt := range r.publisher.PublishBatch(ctx, messages) {
+		switch {
+		case receipt.Err == nil:
+			outcome := "stored"
+			if receipt.Duplicate {
+				outcome = "duplicate"
+			}
+			r.published.WithLabelValues(outcome).Inc()
+			done = append(done, sent[i])
+		case errors.Is(receipt.Err, broker.ErrRejected):
+			if buryErr := r.bury(ctx, conn, sent[i], receipt.Err); buryErr != nil {
+				return done, buryErr
+			}
+			done = append(done, sent[i])
+		default:
+			r.published.WithLabelValues("failed").Inc()
+			if err == nil { // one reason says it all; a batch has hundreds
+				err = receipt.Err
+			}
+		}
+	}
+	return done, err
+}
+
+// bury sets a row aside that no broker will ever take, so that the lane goes on.
+func (r *Relay) bury(ctx context.Context, conn *pgx.Conn, row row, reason error) error {
+	_, err := conn.Exec(ctx, `
+		insert into outbox_dead (id, publish_id, topic, attributes, data, created_at, error)
+		select id, publish_id, topic, attributes, data, created_at, $3 from outbox where lane = $1 and id = $2
+		on conflict (id) do nothing`, row.Lane, row.ID, reason.Error())
+	if err != nil {
+		return fmt.Errorf("set outbox row %d aside: %w", row.ID, err)
+	}
+	r.dead.Inc()
+	r.config.Logger.ErrorContext(ctx, "outbox row set aside", "outbox", r.config.Name, "row", row.ID, "topic", row.Topic, "error", reason)
+	return nil
+}
+
+// drain is the last pass of a relay that was told to stop: what is committed
+// should not wait for the next start.
+func (r *Relay) drain(ctx context.Context, conn *pgx.Conn, published []row, lanes []int) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for {
+		rows, err := r.exchange(ctx, conn, published, lanes)
+		if err != nil || len(rows) == 0 {
+			return
+		}
+		if published, err = r.publish(ctx, conn, rows); err != nil {
+			_, _ = r.exchange(ctx, conn, published, lanes)
+			return
+		}
+	}
+}

@@ -1,0 +1,62 @@
+package saga
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/platform/broker"
+)
+
+// commandMessage addresses an effect to its participant. A repeated command
+// keeps its id and gets a fresh publish id, or the broker's window would drop it.
+func commandMessage(in *Instance, effect *Effect, cause *events.Event, now time.Time) broker.Message {
+	return broker.Message{
+		Topic:     effect.Topic,
+		PublishID: effect.ID + "." + strconv.Itoa(effect.Attempt),
+		Event: events.Event{
+			ID: effect.ID, Source: sourceOf(in), Type: effect.Type, Subject: in.ID, Time: now,
+			DataContentType: events.ContentTypeJSON, Data: effect.Data,
+			CorrelationID: in.ID, CausationID: cause.ID, PartitionKey: in.ID,
+			TraceParent: in.TraceParent, TraceState: in.TraceState,
+			ReplyTo: string(events.Replies), Undoes: effect.Undoes,
+		},
+	}
+}
+
+// Outcome is the payload of the event that a saga emits when its status becomes
+// final or stuck, on the topic [events.Outcomes].
+type Outcome struct {
+	ID      string          `json:"id"`
+	Saga    string          `json:"saga"`
+	Version int             `json:"version"`
+	Status  Status          `json:"status"`
+	Failure *Failure        `json:"failure,omitempty"`
+	Result  json.RawMessage `json:"result,omitempty"`
+}
+
+func outcomeMessage(in *Instance, cause *events.Event, now time.Time) (broker.Message, error) {
+	outcome := Outcome{ID: in.ID, Saga: in.Name, Version: in.Version, Status: in.Status, Failure: in.Failure, Result: in.Result}
+	if in.Status == Stuck {
+		outcome.Failure = in.Trouble
+	}
+	data, err := json.Marshal(outcome)
+	if err != nil {
+		return broker.Message{}, fmt.Errorf("encode outcome of saga %s: %w", in.ID, err)
+	}
+	// A saga can get stuck more than once, so the time tells those apart.
+	id := events.DeriveID(in.ID, "outcome", string(in.Status), now.Format(time.RFC3339Nano))
+	return broker.Message{
+		Topic: events.Outcomes, PublishID: id,
+		Event: events.Event{
+			ID: id, Source: sourceOf(in), Type: events.OutcomeType(in.StartType, string(in.Status)), Subject: in.ID, Time: now,
+			DataContentType: events.ContentTypeJSON, Data: data,
+			CorrelationID: in.ID, CausationID: cause.ID, PartitionKey: in.ID,
+			TraceParent: in.TraceParent, TraceState: in.TraceState,
+		},
+	}, nil
+}
+
+func sourceOf(in *Instance) string { return "/sagas/" + in.Name }

@@ -1,0 +1,115 @@
+package saga
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// timersMax is how many due timers one transaction takes.
+const timersMax = 256
+
+// RunTimers fires due timers until ctx ends, and returns nil then. Engines share
+// the work: a timer that one of them is at is passed over by the others.
+func (e *Engine) RunTimers(ctx context.Context) error {
+	failures := 0
+	for {
+		fired, err := e.fire(context.WithoutCancel(ctx))
+		rest := e.config.Poll
+		switch {
+		case err != nil && !isConflict(err):
+			failures++
+			rest = min(30*time.Second, time.Second<<min(failures, 5))
+			e.config.Logger.WarnContext(ctx, "saga timers could not be fired", "retry_in", rest, "error", err)
+		case err != nil || fired == timersMax:
+			rest, failures = 0, 0
+		default:
+			failures = 0
+		}
+		if !e.rest(ctx, rest) {
+			return nil
+		}
+	}
+}
+
+// rest waits for that long, or until just after a timer that was set meanwhile
+// is due. It returns false when ctx has ended.
+func (e *Engine) rest(ctx context.Context, duration time.Duration) bool {
+	timer := time.NewTimer(duration)
+	defer timer.Stop()
+	end := time.Now().Add(duration)
+	for {
+		select {
+		case <-timer.C:
+			return ctx.Err() == nil
+		case due := <-e.armed:
+			if due.Before(end) {
+				end = due
+				timer.Reset(max(time.Until(due), 0))
+			}
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// hint tells the timer loop of a timer that is due soon. It never blocks; the
+// poll is the net.
+func (e *Engine) hint(due time.Time) {
+	if due.IsZero() || time.Until(due) > e.config.Poll {
+		return
+	}
+	select {
+	case e.armed <- due:
+	default:
+	}
+}
+
+// fire handles due timers in one transaction and returns how many there were. It
+// takes no locks to read them: engines that meet on a saga are told apart by its
+// revision, and locking timers before sagas would deadlock with Process, which
+// goes the other way round.
+func (e *Engine) fire(ctx context.Context) (fired int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	rows, err := e.pool.Query(ctx,
+		"select saga_id from saga_timer where due_at <= clock_timestamp() order by due_at limit $1", timersMax)
+	if err != nil {
+		return 0, fmt.Errorf("read timers: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return 0, fmt.Errorf("read timers: %w", err)
+	}
+	if len(ids) == 0 {
+		return 0, nil
+	}
+	t := &transition{engine: e, changed: make(map[uuid.UUID]*change)}
+	if t.found, t.now, err = load(ctx, e.pool, ids); err != nil { // not from the cache: the timer is the proof that it is due
+		return 0, err
+	}
+	var gone []uuid.UUID // timers of sagas that wait for nothing
+	for _, id := range ids {
+		saga, known := t.found[id]
+		if !known || saga.due().IsZero() {
+			gone = append(gone, id)
+			continue
+		}
+		if err := t.decide(ctx, saga, Input{Tick: true}, nil); err != nil {
+			return 0, err
+		}
+		if _, changed := t.changed[id]; !changed { // it fired early: only its timer is set anew
+			t.changed[id] = &change{id: id, before: saga.revision, instance: saga.Instance}
+			t.order = append(t.order, id)
+		}
+		t.changed[id].fired = true
+	}
+	var out pgx.Batch
+	if len(gone) > 0 {
+		out.Queue("delete from saga_timer where saga_id = any($1) and due_at <= clock_timestamp()", gone)
+	}
+	return len(ids), t.commit(ctx, &out)
+}

@@ -1,0 +1,50 @@
+package payment
+
+import (
+	"time"
+
+	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/events/shop"
+)
+
+// Tokens of the simulated card processor. It declines any other token, because
+// it knows no card behind it.
+const (
+	TokenOK           = "tok_ok"            // authorized at once
+	TokenDeclined     = "tok_declined"      // declined with card_declined
+	TokenCaptureFails = "tok_capture_fails" // authorized, but its capture is refused with capture_failed
+	TokenSlow         = "tok_slow"          // authorized after three seconds
+	TokenNever        = "tok_never"         // never answered
+)
+
+// answer is what the processor says to an authorization.
+type answer struct {
+	declined error         // a rejection, or nil
+	after    time.Duration // how long it takes to say so
+	never    bool          // it says nothing at all
+}
+
+// approvedAtOnce reports the answer that can be given without waiting.
+func (a answer) approvedAtOnce() bool { return a.declined == nil && a.after == 0 && !a.never }
+
+func askToAuthorize(token string) answer {
+	switch token {
+	case TokenOK, TokenCaptureFails:
+		return answer{}
+	case TokenSlow:
+		return answer{after: 3 * time.Second}
+	case TokenNever:
+		return answer{never: true}
+	case TokenDeclined:
+		return answer{declined: events.Reject(shop.CardDeclined, "the card was declined")}
+	}
+	return answer{declined: events.Reject(shop.CardDeclined, "unknown card")}
+}
+
+// askToCapture returns nil or a rejection.
+func askToCapture(token string) error {
+	if token == TokenCaptureFails {
+		return events.Reject(shop.CaptureFailed, "the processor refused to capture the payment")
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+// Command bench measures the product end to end, as a user would run it, on
+// servers that it starts itself:
+//
+//	go run ./tests/bench NAME [--duration 10s] [--json]
+//
+// It ends with a table, or with one JSON object. Machines are noisy: compare
+// ratios within one run, and trust CPU, commits and WAL per saga more than
+// throughput.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// benchmark measures one thing.
+type benchmark struct {
+	about string
+	run   func(ctx context.Context, options options) (Report, error)
+}
+
+var benchmarks = map[string]benchmark{
+	"checkout": {"full checkouts over HTTP, JetStream and Postgres with fsync on", checkout},
+}
+
+// options of a run.
+type options struct {
+	duration time.Duration
+	clients  int
+	profile  string // file for a CPU profile of the closed loop; empty: none
+	say      func(format string, args ...any)
+}
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+func run(args []string, stdout, stderr io.Writer) int {
+	var (
+		opts   = options{say: func(format string, args ...any) { fmt.Fprintf(stderr, format+"\n", args...) }}
+		asJSON bool
+		flags  = flag.NewFlagSet("bench", flag.ContinueOnError)
+	)
+	flags.SetOutput(stderr)
+	flags.DurationVar(&opts.duration, "duration", 10*time.Second, "length of each measured phase")
+	flags.IntVar(&opts.clients, "clients", 128, "clients of the closed loop")
+	flags.StringVar(&opts.profile, "profile", "", "file for a CPU profile of the process under the closed loop")
+	flags.BoolVar(&asJSON, "json", false, "print one JSON object")
+	flags.Usage = func() {
+		fmt.Fprintln(stderr, "usage: go run ./tests/bench NAME [--duration 10s] [--clients 128] [--json]")
+		for _, name := range slices.Sorted(maps.Keys(benchmarks)) {
+			fmt.Fprintf(stderr, "  %-12s %s\n", name, benchmarks[name].about)
+		}
+	}
+	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
+		flags.Usage()
+		return 2
+	}
+	b, ok := benchmarks[args[0]]
+	if !ok {
+		fmt.Fprintf(stderr, "bench: there is no benchmark %q\n", args[0])
+		flags.Usage()
+		return 2
+	}
+	if err := flags.Parse(args[1:]); err != nil {
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	report, err := b.run(ctx, opts)
+	if err != nil {
+		fmt.Fprintln(stderr, "bench:", err)
+		return 1
+	}
+	report.Name = args[0]
+	if asJSON {
+		if err := json.NewEncoder(stdout).Encode(report); err != nil {
+			fmt.Fprintln(stderr, "bench:", err)
+			return 1
+		}
+		return 0
+	}
+	report.print(stdout)
+	return 0
+}

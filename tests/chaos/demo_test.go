@@ -1,0 +1,65 @@
+package chaos
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/countermand/countermand/tests/internal/product"
+)
+
+// TestDemo plays the demo as `make demo` does, with fewer orders.
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	result, err := product.Run(t.Context(), binary, []string{"TMPDIR=" + t.TempDir()}, "demo", "--orders", "150", "--seed", "3", "--json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if result.Code != 0 {
+		t.Fatalf("it ended with code %d:\n%s\n%s", result.Code, result.Stdout, result.Stderr)
+	}
+	var report struct {
+		Orders      *int `json:"orders"`
+		Completed   *int `json:"completed"`
+		Compensated *int `json:"compensated"`
+		Stuck       *int `json:"stuck"`
+		Duplicates  *int `json:"duplicates"`
+		Invariants  struct {
+			Stock, Money, Terminal bool
+		} `json:"invariants"`
+		LatencyMS struct {
+			P50, P95, P99 float64
+		} `json:"latency_ms"`
+		OrdersPerSecond float64  `json:"orders_per_second"`
+		Killed          []string `json:"killed"`
+	}
+	decoder := json.NewDecoder(strings.NewReader(result.Stdout))
+	if err := decoder.Decode(&report); err != nil || decoder.More() {
+		t.Fatalf("stdout is %q, want one JSON object: %v", result.Stdout, err)
+	}
+	for name, value := range map[string]*int{
+		"orders": report.Orders, "completed": report.Completed, "compensated": report.Compensated,
+		"stuck": report.Stuck, "duplicates": report.Duplicates,
+	} {
+		if value == nil {
+			t.Fatalf("the report has no %s: %s", name, result.Stdout)
+		}
+	}
+	if *report.Orders != 150 || *report.Completed+*report.Compensated != 150 || *report.Stuck != 0 || *report.Duplicates != 0 ||
+		*report.Completed == 0 || *report.Compensated == 0 {
+		t.Errorf("the report is %s, want all 150 orders ended, some of them either way", result.Stdout)
+	}
+	if !report.Invariants.Stock || !report.Invariants.Money || !report.Invariants.Terminal {
+		t.Errorf("an invariant is broken: %s", result.Stdout)
+	}
+	if l := report.LatencyMS; l.P50 <= 0 || l.P95 < l.P50 || l.P99 < l.P95 || report.OrdersPerSecond <= 0 {
+		t.Errorf("the figures make no sense: %s", result.Stdout)
+	}
+	if !slices.Contains(report.Killed, "engine") || len(report.Killed) < 2 {
+		t.Errorf("it killed %q, want the engine and a participant", report.Killed)
+	}
+	if !strings.Contains(result.Stderr, "kill -9") {
+		t.Errorf("it does not tell what it does: %s", result.Stderr)
+	}
+}

@@ -1,0 +1,70 @@
+package docs
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/countermand/countermand/tests/internal/product"
+)
+
+// TestPagesDoWhatTheySay runs README.md and every tutorial, block by block. A
+// page stops at its first block that does not do as it says.
+func TestPagesDoWhatTheySay(t *testing.T) {
+	tutorials, err := filepath.Glob(filepath.Join(product.Root(), "docs", "tutorial", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range append([]string{filepath.Join(product.Root(), "README.md")}, tutorials...) {
+		name, err := filepath.Rel(product.Root(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(name, func(t *testing.T) { playPage(t, path, name) })
+	}
+}
+
+func playPage(t *testing.T, path, name string) {
+	t.Helper()
+	page, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks, err := parsePage(string(page))
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	if !slices.ContainsFunc(blocks, (*block).runs) {
+		t.Fatalf("%s has no block marked sh that is run, so nothing of it is tested", name)
+	}
+	if err := playBlocks(t, blocks, t.Logf); err != nil {
+		t.Fatalf("%s:%v", name, err)
+	}
+}
+
+// playBlocks plays blocks in a session of their own. The error begins with the
+// line of the block.
+func playBlocks(t *testing.T, blocks []*block, logf func(string, ...any)) error {
+	t.Helper()
+	s, err := openSession(t.Context(), t.TempDir(), binary, served)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.close(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, b := range blocks {
+		if b.skip {
+			logf("line %d is not run", b.line)
+		}
+		if err := s.play(t.Context(), b); err != nil {
+			return fmt.Errorf("%d: %w\nthe block is:\n%s", b.line, err, b.text)
+		}
+	}
+	return nil
+}
