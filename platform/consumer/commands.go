@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -166,31 +167,35 @@ func (w *work) deliver(ctx context.Context, i int) error {
 	return w.run(ctx, i, key, handler)
 }
 
-// again answers a command that was handled before with the reply it had. The
-// publish id is fresh: the broker's window must not swallow a reply that is
-// asked for because the first one was lost.
+// again answers a command that was handled before as it was answered then. The
+// publish id is fresh: the broker's window must not swallow a reply that is asked
+// for because the first one was lost.
 func (w *work) again(e *events.Event, seen *entry) error {
-	if e.ReplyTo == "" || seen.status == statusDeferred {
+	var rejection *events.Rejection
+	switch {
+	case e.ReplyTo == "" || seen.status == statusDeferred:
 		return nil
-	}
-	var reply events.Event
-	if seen.reply != nil {
-		stored, err := decodeEvent(seen.reply)
-		if err != nil {
+	case seen.status == statusRevoked:
+		rejection = &events.Rejection{Code: "revoked", Message: "the command was undone before it ran"}
+	case seen.status == statusRejected:
+		rejection = new(events.Rejection)
+		if err := json.Unmarshal(seen.answer, rejection); err != nil {
 			return fmt.Errorf("inbox entry of command %s: %w", e.ID, err)
 		}
-		reply = stored
-	} else { // a tombstone
-		refused, err := events.NewReply(e, w.source(), nil, &events.Rejection{
-			Code: "revoked", Message: "the command was undone before it ran",
-		}, e.Time)
-		if err != nil {
-			return err
-		}
-		reply = refused
+	}
+	reply, err := newReply(e, w.source(), seen.answer, rejection)
+	if err != nil {
+		return err
 	}
 	w.out = append(w.out, broker.Message{Topic: events.Topic(e.ReplyTo), PublishID: events.NewID(), Event: reply})
 	return nil
+}
+
+// newReply returns the reply to a command, in the command's trace.
+func newReply(command *events.Event, source string, data []byte, rejection *events.Rejection) (events.Event, error) {
+	reply, err := events.NewReply(command, source, data, rejection, time.Now().UTC())
+	reply.TraceParent, reply.TraceState = command.TraceParent, command.TraceState
+	return reply, err
 }
 
 // mustUndo reports whether the command that e undoes has had an effect. If it
@@ -200,12 +205,9 @@ func (w *work) mustUndo(e *events.Event) bool {
 	done, seen := w.inbox[key]
 	switch {
 	case !seen:
-		w.inbox.set(key, statusRevoked, events.AppendAttributes(nil, e), nil)
+		w.inbox.set(key, statusRevoked, nil, nil)
 		return false
-	case done.status == statusReplied:
-		return true
-	case done.status == statusDeferred:
-		w.inbox.set(key, statusRevoked, done.command, nil)
+	case done.status == statusReplied, done.status == statusDeferred:
 		return true
 	default: // rejected or revoked: no effect to undo
 		return false
@@ -269,20 +271,37 @@ func (w *work) call(ctx context.Context, handler Handler, tx pgx.Tx, e *events.E
 // conclude records how the command ended and queues its reply.
 func (w *work) conclude(i int, key uuid.UUID, status string, data []byte, rejection *events.Rejection, emitted []broker.Message) error {
 	e := &w.batch.Deliveries[i].Event
-	var stored []byte
+	answer := data
+	if rejection != nil {
+		var err error
+		if answer, err = json.Marshal(rejection); err != nil {
+			return fmt.Errorf("encode rejection of %s: %w", e.Type, err)
+		}
+	}
 	if e.ReplyTo != "" {
-		reply, err := events.NewReply(e, w.source(), data, rejection, time.Now().UTC())
+		reply, err := newReply(e, w.source(), data, rejection)
 		if err != nil {
 			return err
 		}
-		reply.TraceParent, reply.TraceState = e.TraceParent, e.TraceState
-		stored = encodeEvent(&reply)
 		w.out = append(w.out, broker.Message{Topic: events.Topic(e.ReplyTo), PublishID: reply.ID, Event: reply})
 	}
 	w.out = append(w.out, emitted...)
-	w.inbox.set(key, status, events.AppendAttributes(nil, e), stored)
+	w.inbox.set(key, status, nil, answer)
+	if e.Undoes != "" {
+		w.revoke(e)
+	}
 	w.batch.Done(i)
 	return nil
+}
+
+// revoke closes a deferred command that e has undone: nobody waits for its reply
+// any more. It comes after the undo has succeeded, since one that fails is tried
+// again and must find the command as it was.
+func (w *work) revoke(e *events.Event) {
+	key := w.key(e.Source, e.Undoes)
+	if done, seen := w.inbox[key]; seen && done.status == statusDeferred {
+		w.inbox.set(key, statusRevoked, done.command, nil)
+	}
 }
 
 func (w *work) source() string { return "/" + w.config.Name }

@@ -21,8 +21,8 @@ const (
 // entry is what the inbox knows of a command.
 type entry struct {
 	status  string
-	command []byte // its attributes, to address a reply that comes later
-	reply   []byte // its attributes and data, to send again
+	command []byte // its attributes, to address a reply that comes later; deferred ones only
+	answer  []byte // data of the reply, or the rejection
 	fresh   bool   // made or changed in this transaction
 	stored  bool   // a row exists
 }
@@ -37,19 +37,19 @@ func inboxKey(consumer, source, id string) uuid.UUID {
 type inbox map[uuid.UUID]*entry
 
 func loadInbox(ctx context.Context, tx pgx.Tx, keys []uuid.UUID) (inbox, error) {
-	rows, err := tx.Query(ctx, "select key, status, command, reply from inbox where key = any($1)", keys)
+	rows, err := tx.Query(ctx, "select key, status, command, answer from inbox where key = any($1)", keys)
 	if err != nil {
 		return nil, fmt.Errorf("load inbox: %w", err)
 	}
 	found := make(inbox, len(keys))
 	var (
-		key            uuid.UUID
-		status         string
-		command, reply []byte
+		key             uuid.UUID
+		status          string
+		command, answer []byte
 	)
-	_, err = pgx.ForEachRow(rows, []any{&key, &status, &command, &reply}, func() error {
-		found[key] = &entry{status: status, command: command, reply: reply, stored: true}
-		command, reply = nil, nil // the next row must not reuse their arrays
+	_, err = pgx.ForEachRow(rows, []any{&key, &status, &command, &answer}, func() error {
+		found[key] = &entry{status: status, command: command, answer: answer, stored: true}
+		command, answer = nil, nil // the next row must not reuse their arrays
 		return nil
 	})
 	if err != nil {
@@ -58,13 +58,13 @@ func loadInbox(ctx context.Context, tx pgx.Tx, keys []uuid.UUID) (inbox, error) 
 	return found, nil
 }
 
-func (in inbox) set(key uuid.UUID, status string, command, reply []byte) {
+func (in inbox) set(key uuid.UUID, status string, command, answer []byte) {
 	e, ok := in[key]
 	if !ok {
 		e = &entry{}
 		in[key] = e
 	}
-	e.status, e.command, e.reply, e.fresh = status, command, reply, true
+	e.status, e.command, e.answer, e.fresh = status, command, answer, true
 }
 
 // queue adds the statements that store what changed. New entries are inserted
@@ -72,9 +72,10 @@ func (in inbox) set(key uuid.UUID, status string, command, reply []byte) {
 // handled the same command, and this transaction must fail.
 func (in inbox) queue(batch *pgx.Batch) {
 	type columns struct {
-		keys            []uuid.UUID
-		statuses        []string
-		commands, reply [][]byte
+		keys     []uuid.UUID
+		statuses []string
+		commands [][]byte
+		answers  [][]byte
 	}
 	var fresh, changed columns
 	for key, e := range in {
@@ -86,19 +87,19 @@ func (in inbox) queue(batch *pgx.Batch) {
 			c = &changed
 		}
 		c.keys, c.statuses = append(c.keys, key), append(c.statuses, e.status)
-		c.commands, c.reply = append(c.commands, e.command), append(c.reply, e.reply)
+		c.commands, c.answers = append(c.commands, e.command), append(c.answers, e.answer)
 	}
 	if len(fresh.keys) > 0 {
 		batch.Queue(`
-			insert into inbox (key, status, command, reply)
+			insert into inbox (key, status, command, answer)
 			select * from unnest($1::uuid[], $2::text[], $3::bytea[], $4::bytea[])`,
-			fresh.keys, fresh.statuses, fresh.commands, fresh.reply)
+			fresh.keys, fresh.statuses, fresh.commands, fresh.answers)
 	}
 	if len(changed.keys) > 0 {
 		batch.Queue(`
-			update inbox set status = c.status, reply = c.reply
-			from unnest($1::uuid[], $2::text[], $3::bytea[]) as c (key, status, reply)
+			update inbox set status = c.status, answer = c.answer
+			from unnest($1::uuid[], $2::text[], $3::bytea[]) as c (key, status, answer)
 			where inbox.key = c.key`,
-			changed.keys, changed.statuses, changed.reply)
+			changed.keys, changed.statuses, changed.answers)
 	}
 }

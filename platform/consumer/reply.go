@@ -2,10 +2,9 @@ package consumer
 
 import (
 	"context"
-	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -49,42 +48,27 @@ func Reply[Q, R any](ctx context.Context, tx pgx.Tx, consumer string, _ events.C
 	}
 	status := statusReplied
 	var rejection *events.Rejection
-	if rejected != nil {
-		if !errors.As(rejected, &rejection) {
-			return fmt.Errorf("reply to %s: only a rejection can be sent, got: %w", command.Type, rejected)
-		}
+	if rejected != nil && !errors.As(rejected, &rejection) {
+		return fmt.Errorf("reply to %s: only a rejection can be sent, got: %w", command.Type, rejected)
+	}
+	answer, err := encodeReply(reply)
+	if err == nil && rejection != nil {
 		status = statusRejected
+		answer, err = json.Marshal(rejection)
 	}
-	data, err := encodeReply(reply)
+	if err != nil {
+		return fmt.Errorf("encode reply to %s: %w", command.Type, err)
+	}
+	event, err := newReply(&command, "/"+consumer, answer, rejection)
 	if err != nil {
 		return err
 	}
-	event, err := events.NewReply(&command, "/"+consumer, data, rejection, time.Now().UTC())
+	_, err = tx.Exec(ctx, "update inbox set status = $2, command = null, answer = $3 where key = $1", key, status, answer)
 	if err != nil {
-		return err
-	}
-	event.TraceParent, event.TraceState = command.TraceParent, command.TraceState
-	if _, err := tx.Exec(ctx, "update inbox set status = $2, reply = $3 where key = $1", key, status, encodeEvent(&event)); err != nil {
 		return fmt.Errorf("store deferred reply: %w", err)
 	}
 	if command.ReplyTo == "" {
 		return nil
 	}
 	return outbox.Write(ctx, tx, broker.Message{Topic: events.Topic(command.ReplyTo), PublishID: event.ID, Event: event})
-}
-
-// encodeEvent packs attributes and data of an event into one value.
-func encodeEvent(e *events.Event) []byte {
-	attributes := events.AppendAttributes(nil, e)
-	packed := binary.AppendUvarint(make([]byte, 0, len(attributes)+len(e.Data)+4), uint64(len(attributes)))
-	packed = append(packed, attributes...)
-	return append(packed, e.Data...)
-}
-
-func decodeEvent(packed []byte) (events.Event, error) {
-	n, width := binary.Uvarint(packed)
-	if width <= 0 || n > uint64(len(packed)-width) {
-		return events.Event{}, fmt.Errorf("%w: stored event is cut short", events.ErrInvalid)
-	}
-	return events.ParseAttributes(packed[width:width+int(n)], packed[width+int(n):])
 }

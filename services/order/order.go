@@ -41,7 +41,9 @@ type Service struct {
 }
 
 // New returns the service on its own database.
-func New(pool *pgxpool.Pool, logger *slog.Logger) *Service { return &Service{pool: pool, logger: logger} }
+func New(pool *pgxpool.Pool, logger *slog.Logger) *Service {
+	return &Service{pool: pool, logger: logger}
+}
 
 // Handlers returns the commands that the service obeys.
 func (s *Service) Handlers() []consumer.Handler {

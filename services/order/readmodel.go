@@ -9,13 +9,11 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/events/shop"
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/broker/watermillbroker"
-	"github.com/countermand/countermand/platform/postgres"
 )
 
 // readModelGroup is the consumer group of the read model.
@@ -94,28 +92,23 @@ func (s *Service) summarise(ctx context.Context, e *events.Event, o shop.OrderCh
 	default:
 		return errors.New("order fact has the unknown status " + o.Status)
 	}
-	return postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
-		fresh, err := tx.Exec(ctx, "insert into customer_summary_seen (event_id) values ($1) on conflict do nothing", e.Source+" "+e.ID)
-		if err != nil {
-			return fmt.Errorf("count %s of order %s: %w", e.Type, o.OrderID, err)
-		}
-		if fresh.RowsAffected() == 0 {
-			return nil
-		}
-		_, err = tx.Exec(ctx, `
-			insert into customer_summary as s (customer, pending, confirmed, cancelled) values ($1, $2, $3, $4)
-			on conflict (customer) do update set pending = s.pending + $2, confirmed = s.confirmed + $3,
-				cancelled = s.cancelled + $4, updated_at = clock_timestamp()`,
-			o.Customer, pending, confirmed, cancelled)
-		if err == nil && confirmed > 0 {
-			_, err = tx.Exec(ctx, `
-				insert into customer_spending as s (customer, currency, spent) values ($1, $2, $3)
-				on conflict (customer, currency) do update set spent = s.spent + $3`,
-				o.Customer, o.Currency, o.Total)
-		}
-		if err != nil {
-			return fmt.Errorf("count %s of order %s: %w", e.Type, o.OrderID, err)
-		}
-		return nil
-	})
+	// One statement, and so one transaction and one round trip: it does nothing for
+	// a fact that has been seen.
+	_, err := s.pool.Exec(ctx, `
+		with fresh as (
+			insert into customer_summary_seen (event_id) values ($1) on conflict do nothing returning 1
+		), counted as (
+			insert into customer_summary as s (customer, pending, confirmed, cancelled)
+			select $2, $3, $4, $5 from fresh
+			on conflict (customer) do update set pending = s.pending + $3, confirmed = s.confirmed + $4,
+				cancelled = s.cancelled + $5, updated_at = clock_timestamp()
+		)
+		insert into customer_spending as s (customer, currency, spent)
+		select $2, $6, $7 from fresh where $4 > 0
+		on conflict (customer, currency) do update set spent = s.spent + excluded.spent`,
+		e.Source+" "+e.ID, o.Customer, pending, confirmed, cancelled, o.Currency, o.Total)
+	if err != nil {
+		return fmt.Errorf("count %s of order %s: %w", e.Type, o.OrderID, err)
+	}
+	return nil
 }

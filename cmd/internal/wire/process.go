@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -30,9 +32,16 @@ type Process struct {
 	server   *http.Server
 }
 
+// gcPercent makes the collector run a quarter as often as by default: a process
+// holds some 20 MB, and collecting took a tenth of its CPU. GOGC wins over it.
+const gcPercent = 400
+
 // NewProcess sets logging, tracing, metrics and health up. service names the
 // process in traces.
 func NewProcess(ctx context.Context, service, version string, logger *slog.Logger) (*Process, error) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	tracing, err := telemetry.Start(ctx, telemetry.Config{Service: service, Version: version, Logger: logger})
 	if err != nil {
 		return nil, err

@@ -12,14 +12,16 @@ create table consumer_position (
 	primary key (consumer, topic, partition)
 ) with (fillfactor = 50);
 
--- Commands that were handled, with the reply to send again when the command
--- comes again. 'revoked' is a tombstone: the compensation came first, or undid a
--- command that had not replied, and the command must have no effect any more.
+-- Commands that were handled, with what to answer when they come again: the data
+-- of the reply, or the rejection. 'deferred' commands keep their attributes, for
+-- the reply that comes later. 'revoked' is a tombstone: the compensation came
+-- first, or undid a command that had not replied, and the command must have no
+-- effect any more.
 create table inbox (
 	key        uuid        primary key,
 	status     text        not null check (status in ('replied', 'rejected', 'deferred', 'revoked')),
-	command    bytea       not null,
-	reply      bytea,
+	command    bytea       check (command is null or status in ('deferred', 'revoked')),
+	answer     bytea,
 	handled_at timestamptz not null default clock_timestamp()
 );
 

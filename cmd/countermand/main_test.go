@@ -1,0 +1,124 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/countermand/countermand/cmd/internal/wire"
+	"github.com/countermand/countermand/platform/admin"
+	"github.com/countermand/countermand/platform/saga"
+)
+
+func TestExitCodes(t *testing.T) {
+	notFound := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = w.Write([]byte(`{"code":"saga_not_found","detail":"there is no saga of this id"}`))
+	}))
+	t.Cleanup(notFound.Close)
+	t.Setenv("DATABASE_URL", "")
+	for name, c := range map[string]struct {
+		args []string
+		want int
+	}{
+		"no command shows help":               {nil, wire.ExitOK},
+		"version":                             {[]string{"version"}, wire.ExitOK},
+		"an unknown command":                  {[]string{"nonsense"}, wire.ExitUsage},
+		"an unknown flag":                     {[]string{"dev", "--nonsense"}, wire.ExitUsage},
+		"a missing argument":                  {[]string{"saga", "get"}, wire.ExitUsage},
+		"an unknown role":                     {[]string{"serve", "nobody"}, wire.ExitUsage},
+		"migrate without a database":          {[]string{"migrate", "engine"}, wire.ExitUsage},
+		"a bad output format":                 {[]string{"saga", "list", "-o", "xml"}, wire.ExitUsage},
+		"no admin API there":                  {[]string{"saga", "list", "--admin", "http://127.0.0.1:1"}, wire.ExitUnreachable},
+		"a saga that does not exist":          {[]string{"saga", "get", "x", "--admin", notFound.URL}, exitNotFound},
+		"a demo of no orders":                 {[]string{"demo", "--orders", "0"}, wire.ExitUsage},
+		"an admin URL that cannot be a URL":   {[]string{"saga", "list", "--admin", "http://%zz"}, wire.ExitUsage},
+		"watching a saga that does not exist": {[]string{"saga", "watch", "x", "--admin", notFound.URL}, exitNotFound},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := run(t.Context(), c.args); got != c.want {
+				t.Errorf("exit code %d, want %d", got, c.want)
+			}
+		})
+	}
+}
+
+func instance(status saga.Status) admin.Saga {
+	return admin.Saga{Revision: 3, Instance: saga.Instance{
+		ID: "01a206ab-7fca-8c73-8490-b6e87ad06d6f", Name: "checkout", Version: 1, Status: status,
+		Steps: []saga.StepRecord{
+			{Name: "create-order", Status: saga.StepCompensated, Undo: saga.CallRecord{Attempts: 2}},
+			{Name: "reserve-stock", Status: saga.StepRejected, Do: saga.CallRecord{Attempts: 1}},
+			{Name: "authorize-payment", Status: saga.StepPending},
+		},
+		Failure:   &saga.Failure{Step: "reserve-stock", Code: "out_of_stock", Message: "fewer than 6 of RARE-001 are left"},
+		CreatedAt: time.Now(),
+	}}
+}
+
+func TestTreeShowsStepsWithWhatBecameOfThem(t *testing.T) {
+	want := `01a206ab-7fca-8c73-8490-b6e87ad06d6f  checkout@1  compensated  reserve-stock: out_of_stock, fewer than 6 of RARE-001 are left
+├─ ↩ create-order  compensated  2 undo attempts
+├─ ✗ reserve-stock  rejected
+└─ · authorize-payment  pending
+`
+	if got := tree(instance(saga.Compensated)); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestListOutputs(t *testing.T) {
+	sagas := []saga.Instance{instance(saga.Compensated).Instance, instance(saga.Running).Instance}
+	for output, check := range map[string]func(text string) bool{
+		"table": func(text string) bool {
+			return strings.HasPrefix(text, "ID ") && strings.Contains(text, "checkout@1") && strings.Count(text, "\n") == 3
+		},
+		"json": func(text string) bool {
+			var all []saga.Instance
+			return json.Unmarshal([]byte(text), &all) == nil && len(all) == 2
+		},
+		"jsonl": func(text string) bool { return strings.Count(text, "\n") == 2 },
+	} {
+		var out bytes.Buffer
+		if err := printList(&out, sagas, output); err != nil || !check(out.String()) {
+			t.Errorf("%s: %v\n%s", output, err, &out)
+		}
+	}
+}
+
+func TestWatchEndsWithTheSaga(t *testing.T) {
+	statuses := []saga.Status{saga.Running, saga.Compensating, saga.Compensated}
+	asked := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		in := instance(statuses[min(asked, len(statuses)-1)])
+		in.Revision = int64(asked)
+		asked++
+		_ = json.NewEncoder(w).Encode(in)
+	}))
+	t.Cleanup(server.Close)
+	if got := run(t.Context(), []string{"saga", "watch", "x", "-o", "jsonl", "--admin", server.URL}); got != wire.ExitFailed {
+		t.Errorf("exit code %d for a compensated saga, want %d", got, wire.ExitFailed)
+	}
+	if asked < len(statuses) {
+		t.Errorf("asked %d times, want at least %d", asked, len(statuses))
+	}
+}
+
+// The commands print to stdout; keep it out of the test's own output.
+func TestMain(m *testing.M) {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		panic(err)
+	}
+	stdout := os.Stdout
+	os.Stdout = null
+	code := m.Run()
+	os.Stdout = stdout
+	os.Exit(code)
+}
