@@ -47,7 +47,7 @@ func sagaListCommand(client *adminClient) *cobra.Command {
 			if definition != "" {
 				query.Set("definition", definition)
 			}
-			var sagas []saga.Instance
+			sagas := []saga.Instance{} // not nil: an empty list is [] in JSON
 			for len(sagas) < limit {
 				var page admin.List
 				if err := client.get(cmd.Context(), "/admin/v1/sagas?"+query.Encode(), &page); err != nil {

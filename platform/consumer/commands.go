@@ -221,15 +221,25 @@ func (w *work) run(ctx context.Context, i int, key uuid.UUID, handler Handler) e
 	ctx, span := telemetry.StartConsume(ctx, w.config.Tracer, w.config.Name, e)
 	defer span.End()
 	s := &scope{consumer: w.config.Name, event: e}
-	guard := &deliveryTx{Tx: w.tx, nested: w.guarded}
+	guard := &deliveryTx{Tx: w.tx, ctx: ctx, nested: w.guarded}
+	number, _ := w.batch.Attempt(i)
+	if number > 1 { // what cost the first attempt its savepoint must not cost this one
+		guard.ahead(ctx)
+	}
 	reply, err := w.call(context.WithValue(ctx, scopeKey{}, s), handler, guard, e)
 
 	var rejection *events.Rejection
 	w.guarded = w.guarded || guard.opened
-	if err != nil && !errors.Is(err, ErrDeferred) && guard.opened {
+	switch {
+	case err == nil || errors.Is(err, ErrDeferred):
+	case guard.opened:
 		if _, err := w.tx.Exec(ctx, "rollback to savepoint delivery", pgx.QueryExecModeSimpleProtocol); err != nil {
 			return fmt.Errorf("rollback to savepoint: %w", err)
 		}
+	case guard.failed:
+		// There is no savepoint but that of the delivery before. The cause is not
+		// wrapped: it is the handler's, and must not pass for one of the platform's.
+		return fmt.Errorf("handle %s: no savepoint to return to: %v", e.Type, err)
 	}
 	var terminal *terminalError
 	switch {
@@ -238,6 +248,9 @@ func (w *work) run(ctx context.Context, i int, key uuid.UUID, handler Handler) e
 	case errors.Is(err, ErrDeferred):
 		w.out = append(w.out, s.emitted...)
 		w.inbox.set(key, statusDeferred, events.AppendAttributes(nil, e), nil)
+		if e.Undoes != "" {
+			w.revoke(e)
+		}
 		w.batch.Done(i)
 		return nil
 	case errors.As(err, &rejection):
@@ -249,7 +262,6 @@ func (w *work) run(ctx context.Context, i int, key uuid.UUID, handler Handler) e
 		return w.conclude(i, key, statusRejected, nil, rejection, nil)
 	case errors.As(err, &terminal):
 		span.SetStatus(codes.Error, "terminal")
-		number, _ := w.batch.Attempt(i)
 		w.bury(i, number, err)
 		return nil
 	default:

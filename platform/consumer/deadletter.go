@@ -1,6 +1,8 @@
 package consumer
 
 import (
+	"strings"
+
 	"github.com/jackc/pgx/v5"
 	"go.opentelemetry.io/otel/attribute"
 
@@ -38,10 +40,16 @@ func queueDeadLetters(batch *pgx.Batch, consumer string, letters []deadLetter) {
 		batch.Queue(`
 			insert into dead_letter (consumer, topic, partition, position, event_id, event_type, attributes, data, attempts, error)
 			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-			on conflict (consumer, topic, partition, position) do nothing`,
-			consumer, string(d.Topic), d.Partition, int64(d.Offset), d.Event.ID, d.Event.Type,
-			events.AppendAttributes(nil, &d.Event), d.Event.Data, l.attempts, l.reason.Error())
+			on conflict do nothing`,
+			consumer, string(d.Topic), d.Partition, int64(d.Offset), printable(d.Event.ID), printable(d.Event.Type),
+			events.AppendAttributes(nil, &d.Event), d.Event.Data, l.attempts, printable(l.reason.Error()))
 	}
+}
+
+// printable makes a text that Postgres takes out of any bytes: what is set aside
+// is often set aside for its bytes, and must not fail on them again.
+func printable(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
 func rejectionAttribute(r *events.Rejection) attribute.KeyValue {

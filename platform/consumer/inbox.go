@@ -2,10 +2,12 @@ package consumer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/countermand/countermand/events"
 )
@@ -67,9 +69,15 @@ func (in inbox) set(key uuid.UUID, status string, command, answer []byte) {
 	e.status, e.command, e.answer, e.fresh = status, command, answer, true
 }
 
+// errOvertaken fails a batch that undid a deferred command without having seen
+// the effects of its reply.
+var errOvertaken = errors.New("a deferred command was replied to while it was undone")
+
 // queue adds the statements that store what changed. New entries are inserted
 // without "on conflict": were one there already, another process would have
-// handled the same command, and this transaction must fail.
+// handled the same command, and this transaction must fail. What changes is
+// always a deferred command that was undone; when its reply was committed since
+// the inbox was loaded, this transaction must fail as well.
 func (in inbox) queue(batch *pgx.Batch) {
 	type columns struct {
 		keys     []uuid.UUID
@@ -99,7 +107,13 @@ func (in inbox) queue(batch *pgx.Batch) {
 		batch.Queue(`
 			update inbox set status = c.status, answer = c.answer
 			from unnest($1::uuid[], $2::text[], $3::bytea[]) as c (key, status, answer)
-			where inbox.key = c.key`,
-			changed.keys, changed.statuses, changed.answers)
+			where inbox.key = c.key and inbox.status = 'deferred'`,
+			changed.keys, changed.statuses, changed.answers,
+		).Exec(func(tag pgconn.CommandTag) error {
+			if tag.RowsAffected() != int64(len(changed.keys)) {
+				return errOvertaken
+			}
+			return nil
+		})
 	}
 }

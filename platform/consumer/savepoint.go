@@ -13,16 +13,14 @@ import (
 // the delivery before is released first: they never nest.
 type deliveryTx struct {
 	pgx.Tx
-	nested bool // there is an earlier delivery's savepoint to release
-	opened bool
+	ctx    context.Context // of the delivery, for the methods that take none
+	nested bool            // there is an earlier delivery's savepoint to release
+	opened bool            // the savepoint is there, as the server has confirmed
+	failed bool            // it may not be: the first statement failed, perhaps before it
 }
 
-// open queues the savepoint, before the first statement only.
+// open queues the savepoint.
 func (t *deliveryTx) open(batch *pgx.Batch) (statements int) {
-	if t.opened {
-		return 0
-	}
-	t.opened = true
 	if t.nested {
 		batch.Queue("release savepoint delivery")
 	}
@@ -31,30 +29,47 @@ func (t *deliveryTx) open(batch *pgx.Batch) (statements int) {
 }
 
 // first sends the savepoint and the statement, and returns the results at the
-// statement's.
-func (t *deliveryTx) first(ctx context.Context, sql string, args []any) (pgx.BatchResults, error) {
+// statement's. pgx prepares all statements of a batch before it runs any, so one
+// that cannot be prepared aborts the transaction before there is a savepoint.
+func (t *deliveryTx) first(ctx context.Context, sql string, args []any) pgx.BatchResults {
 	var batch pgx.Batch
 	before := t.open(&batch)
 	batch.Queue(sql, args...)
 	results := t.Tx.SendBatch(ctx, &batch)
 	for range before {
 		if _, err := results.Exec(); err != nil {
-			_ = results.Close()
-			return nil, err
+			t.failed = true
+			return results // its next result is that error again
 		}
 	}
-	return results, nil
+	t.opened = true
+	return results
+}
+
+// joins reports whether a statement may share the savepoint's round trip. One
+// without arguments may hold several statements, and pgx's options change how a
+// statement is sent: both are beyond a batch.
+func joins(args []any) bool {
+	if len(args) == 0 {
+		return false
+	}
+	switch args[0].(type) {
+	case pgx.QueryExecMode, pgx.QueryResultFormats, pgx.QueryResultFormatsByOID:
+		return false
+	}
+	return true
 }
 
 // Exec implements [pgx.Tx].
 func (t *deliveryTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	if !joins(args) {
+		t.ahead(ctx)
+		return t.Tx.Exec(ctx, sql, args...)
+	}
 	if t.opened {
 		return t.Tx.Exec(ctx, sql, args...)
 	}
-	results, err := t.first(ctx, sql, args)
-	if err != nil {
-		return pgconn.CommandTag{}, err
-	}
+	results := t.first(ctx, sql, args)
 	tag, err := results.Exec()
 	if closeErr := results.Close(); err == nil {
 		err = closeErr
@@ -64,28 +79,30 @@ func (t *deliveryTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.
 
 // Query implements [pgx.Tx].
 func (t *deliveryTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	if len(args) > 0 && !joins(args) {
+		t.ahead(ctx)
+	}
 	if t.opened {
 		return t.Tx.Query(ctx, sql, args...)
 	}
-	results, err := t.first(ctx, sql, args)
-	if err != nil {
-		return nil, err
-	}
+	results := t.first(ctx, sql, args)
 	rows, err := results.Query()
 	if err != nil {
 		_ = results.Close()
-		return rows, err
+		return rows, err // rows that tell the error as well, as pgx promises
 	}
 	return &batchRows{Rows: rows, results: results}, nil
 }
 
 // QueryRow implements [pgx.Tx].
 func (t *deliveryTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	if len(args) > 0 && !joins(args) {
+		t.ahead(ctx)
+	}
 	if t.opened {
 		return t.Tx.QueryRow(ctx, sql, args...)
 	}
-	results, err := t.first(ctx, sql, args)
-	return batchRow{results, err}
+	return batchRow{t.first(ctx, sql, args)}
 }
 
 // SendBatch implements [pgx.Tx]. The savepoint goes ahead in a round trip of its
@@ -107,6 +124,24 @@ func (t *deliveryTx) Begin(ctx context.Context) (pgx.Tx, error) {
 	return t.Tx.Begin(ctx)
 }
 
+// Prepare implements [pgx.Tx].
+func (t *deliveryTx) Prepare(ctx context.Context, name, sql string) (*pgconn.StatementDescription, error) {
+	t.ahead(ctx)
+	return t.Tx.Prepare(ctx, name, sql)
+}
+
+// LargeObjects implements [pgx.Tx].
+func (t *deliveryTx) LargeObjects() pgx.LargeObjects {
+	t.ahead(t.ctx)
+	return t.Tx.LargeObjects()
+}
+
+// Conn implements [pgx.Tx]. What is written through it belongs to the delivery.
+func (t *deliveryTx) Conn() *pgx.Conn {
+	t.ahead(t.ctx)
+	return t.Tx.Conn()
+}
+
 // Commit is the platform's to do: a handler that calls it gets an error.
 func (t *deliveryTx) Commit(context.Context) error { return errNotYours }
 
@@ -116,10 +151,13 @@ func (t *deliveryTx) Rollback(context.Context) error { return errNotYours }
 // ahead opens the savepoint by itself. An error aborts the transaction, which
 // the statement after it reports.
 func (t *deliveryTx) ahead(ctx context.Context) {
-	var batch pgx.Batch
-	if t.open(&batch) > 0 {
-		_ = t.Tx.SendBatch(ctx, &batch).Close()
+	if t.opened {
+		return
 	}
+	var batch pgx.Batch
+	t.open(&batch)
+	err := t.Tx.SendBatch(ctx, &batch).Close()
+	t.opened, t.failed = err == nil, t.failed || err != nil
 }
 
 // batchRows are rows that end their batch when they are closed.
@@ -158,16 +196,10 @@ func (r *batchRows) Err() error {
 }
 
 // batchRow is a row that ends its batch when it is scanned.
-type batchRow struct {
-	results pgx.BatchResults
-	err     error
-}
+type batchRow struct{ results pgx.BatchResults }
 
 // Scan implements [pgx.Row].
 func (r batchRow) Scan(dest ...any) error {
-	if r.err != nil {
-		return r.err
-	}
 	err := r.results.QueryRow().Scan(dest...)
 	if closeErr := r.results.Close(); err == nil {
 		err = closeErr

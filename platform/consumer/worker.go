@@ -91,17 +91,26 @@ func (w *worker) loop(ctx context.Context, arrived <-chan []broker.Delivery) err
 	}
 }
 
+// pendingMax is how many batches a worker takes in, at most, while all that it
+// has waits for deliveries that failed: what comes may be for other partitions,
+// which must not wait as well.
+const pendingMax = 64
+
 // gather takes in what has arrived. It blocks only while nothing can be done.
 func (w *worker) gather(ctx context.Context, arrived <-chan []broker.Delivery) error {
 	for {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		ready, wake := w.ready()
+		limit := pendingMax * w.feed.config.BatchMax
+		if ready {
+			limit = 4 * w.feed.config.BatchMax
+		}
 		incoming := arrived
-		if w.waiting >= 4*w.feed.config.BatchMax {
+		if w.waiting >= limit {
 			incoming = nil // enough in hand: let the readers, and so the broker, hold the rest
 		}
-		ready, wake := w.ready()
 		if ready {
 			select {
 			case deliveries := <-incoming:
@@ -194,7 +203,11 @@ func (w *worker) process(ctx context.Context, batch *Batch) error {
 		return nil
 	}
 	w.feed.metrics.splits.Inc()
+	batch.reset() // what it said of its deliveries was rolled back with them
 	for i := range batch.Deliveries {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if batch.Skip(i) {
 			continue
 		}
@@ -236,8 +249,10 @@ func (w *worker) attempt(ctx context.Context, batch *Batch) (err error) {
 
 // lost reports an error after which the stored positions may differ from what
 // this worker believes: somebody else moved them, or a commit may have happened.
+// A batch that ran out of time is not among them: it counts as an attempt, or a
+// handler that hangs would be called for ever.
 func lost(err error) bool {
-	return IsFenced(err) || errors.Is(err, postgres.ErrCommitUnknown) || errors.Is(err, context.DeadlineExceeded)
+	return IsFenced(err) || errors.Is(err, postgres.ErrCommitUnknown)
 }
 
 // settle moves positions and pending deliveries on by what the batch has done.

@@ -32,13 +32,19 @@ type endpoint struct {
 	record    string // names a socketDir outside the data folder, to be removed
 }
 
-// chooseEndpoint prepares a socket folder in the data folder or, when its path
-// does not fit, in a temporary one.
+// chooseEndpoint prepares a fresh socket folder in the data folder or, when its
+// path does not fit, in a temporary one. No server of this folder may run.
 func chooseEndpoint(dir dataDir, acct account, tcp bool) (endpoint, error) {
 	if tcp {
 		return endpoint{}, nil
 	}
 	if fitsSocket(dir.socketDir()) {
+		// A server that was killed leaves its socket with a lock file, which names a
+		// pid that may be somebody else's by now, or a dead one's nobody has waited
+		// for; the next server would take it for a running one.
+		if err := os.RemoveAll(dir.socketDir()); err != nil {
+			return endpoint{}, fmt.Errorf("clear socket folder: %w", err)
+		}
 		if err := os.MkdirAll(dir.socketDir(), 0o700); err != nil {
 			return endpoint{}, fmt.Errorf("make socket folder: %w", err)
 		}

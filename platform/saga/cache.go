@@ -12,8 +12,9 @@ import (
 const cacheMax = 20_000
 
 // cache keeps sagas as this engine last wrote them, so that a reply costs no
-// read. It may be wrong, when another engine has written since: every write is
-// guarded by the revision, and a conflict empties the entries concerned.
+// read. It may be wrong, when another engine has written since. Every write is
+// guarded by the revision, and a conflict empties the entries concerned; what
+// would be ignored without a write is looked up in the database first.
 type cache struct {
 	mu    sync.Mutex
 	sagas map[uuid.UUID]*stored
@@ -29,6 +30,7 @@ func (c *cache) get(ids []uuid.UUID, found map[uuid.UUID]*stored) (missing []uui
 	for _, id := range ids {
 		if s, ok := c.sagas[id]; ok {
 			private := *s // a batch that fails must leave the entry as it was
+			private.cached = true
 			found[id] = &private
 		} else {
 			missing = append(missing, id)
@@ -59,7 +61,21 @@ func (c *cache) put(id uuid.UUID, s *stored) {
 	}
 }
 
-// forget drops sagas whose write failed.
+// doubt drops the sagas that ignored something and are not written either, so
+// that nothing would tell whether the cache was right. It reports whether there
+// are any.
+func (c *cache) doubt(ignored map[uuid.UUID]bool, changed map[uuid.UUID]*change) bool {
+	var doubtful []uuid.UUID
+	for id := range ignored {
+		if _, guarded := changed[id]; !guarded {
+			doubtful = append(doubtful, id)
+		}
+	}
+	c.forget(doubtful)
+	return len(doubtful) > 0
+}
+
+// forget drops sagas that may not be what the database holds.
 func (c *cache) forget(ids []uuid.UUID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -114,5 +130,5 @@ func (c *clock) now() (now time.Time, fresh bool) {
 		return now, false
 	}
 	age := time.Since(c.read)
-	return c.at.Add(age), age < clockAge
+	return c.at.Add(age).Truncate(time.Microsecond), age < clockAge // as precise as the database's
 }

@@ -69,7 +69,7 @@ func (d Definition[S]) Compile() (*Program, error) {
 		flow = d.Flow.steps()
 	}
 	if len(flow) == 0 {
-		fail("it has no steps")
+		fail("it has no steps: set Flow to a saga.Sequence of them")
 	}
 	pivot := -1
 	for i, s := range flow {
@@ -107,7 +107,7 @@ func (d Definition[S]) Compile() (*Program, error) {
 			fail("step %q calls %s, but its Undo undoes %s", s.Name, s.Do.command.Type, s.Undo.undoes.Type)
 		}
 		if s.Timeout < 0 || s.Retry.Min < 0 || s.Retry.Max < 0 {
-			fail("step %q: durations must not be negative", s.Name)
+			fail("step %q: a duration is negative; leave it out for the default", s.Name)
 		}
 		compiled := step{
 			name: s.Name, do: s.Do.command, build: s.Do.build, fold: s.Do.fold, noUndo: s.NoUndo,
@@ -116,7 +116,7 @@ func (d Definition[S]) Compile() (*Program, error) {
 			retry: Retry{Min: or(s.Retry.Min, 5*time.Second), Max: or(s.Retry.Max, time.Minute)},
 		}
 		if compiled.retry.Max < compiled.retry.Min {
-			fail("step %q: Retry.Max %s is shorter than Retry.Min %s", s.Name, compiled.retry.Max, compiled.retry.Min)
+			fail("step %q: Retry.Max %s is shorter than Retry.Min %s: set a longer Max", s.Name, compiled.retry.Max, compiled.retry.Min)
 		}
 		if compensable {
 			undo := s.Undo.command

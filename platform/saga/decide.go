@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/platform/broker"
 )
 
 // Input is what may happen to a saga. Exactly one field is set.
@@ -192,21 +194,20 @@ func (d *decision) reply(input ReplyInput) {
 	record, s := &d.Steps[i], &d.program.steps[i]
 	switch {
 	case undo && input.CommandID == UndoID(d.ID, s.name):
-		d.applied = true
 		if input.Rejection != nil {
-			d.Trouble = &Failure{Step: s.name, Code: input.Rejection.Code, Message: "its compensation was refused: " + input.Rejection.Message}
-			d.Status, record.Undo.RetryAt = Stuck, time.Time{} // the same command would get the same answer
+			d.refused(s, &record.Undo, input.Rejection, "its compensation was refused: ")
 			return
 		}
+		d.applied = true
 		record.Undo.answered(input.Data)
 		record.Status = StepCompensated
 		d.backward(i)
 	case !undo && input.CommandID == DoID(d.ID, s.name):
-		d.applied = true
 		if input.Rejection != nil {
 			d.rejected(i, input.Rejection)
 			return
 		}
+		d.applied = true
 		if s.fold != nil {
 			state, err := protect(func() ([]byte, error) { return s.fold(d.State, input.Data) })
 			if err != nil {
@@ -224,13 +225,24 @@ func (d *decision) reply(input ReplyInput) {
 func (d *decision) rejected(i int, rejection *events.Rejection) {
 	s := &d.program.steps[i]
 	if s.afterPivot {
-		d.Trouble = &Failure{Step: s.name, Code: rejection.Code, Message: "refused after the pivot: " + rejection.Message}
-		d.Status, d.Steps[i].Do.RetryAt = Stuck, time.Time{} // the same command would get the same answer
+		d.refused(s, &d.Steps[i].Do, rejection, "refused after the pivot: ")
 		return
 	}
+	d.applied = true
 	d.Steps[i].Status = StepRejected
-	d.Failure = &Failure{Step: s.name, Code: rejection.Code, Message: rejection.Message}
+	d.Failure = &Failure{Step: s.name, Code: rejection.Code, Message: clip(rejection.Message)}
 	d.backward(i)
+}
+
+// refused makes the saga stuck on a command that has to succeed. It is not
+// repeated, since it would get the same answer.
+func (d *decision) refused(s *step, call *CallRecord, rejection *events.Rejection, why string) {
+	if d.Status == Stuck && call.RetryAt.IsZero() {
+		return // a copy of the rejection
+	}
+	d.applied = true
+	d.Status, call.RetryAt = Stuck, time.Time{}
+	d.Trouble = &Failure{Step: s.name, Code: rejection.Code, Message: clip(why + rejection.Message)}
 }
 
 // foldFailed handles a reply that the definition cannot take in. The step has
@@ -279,15 +291,33 @@ func (d *decision) tick() {
 // stick makes the saga stuck where it stands.
 func (d *decision) stick(step string, code events.Code, err error) {
 	d.Status = Stuck
-	d.Trouble = &Failure{Step: step, Code: code, Message: err.Error()}
+	d.Trouble = &Failure{Step: step, Code: code, Message: clip(err.Error())}
 }
 
-// protect turns a panic of user code into an error.
+// Limits on what one transition stores and sends: a message that no broker takes
+// would fail its transaction at every attempt.
+const (
+	dataBytesMax  = broker.MessageBytesMax - 64<<10 // room for attributes, and for the rest of an outcome
+	storyBytesMax = 1000                            // of a failure's message
+)
+
+// protect turns a panic of user code, and data that is too large, into an error.
 func protect(run func() ([]byte, error)) (data json.RawMessage, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v", p)
 		}
 	}()
-	return run()
+	if data, err = run(); err == nil && len(data) > dataBytesMax {
+		return nil, fmt.Errorf("%d bytes of data, at most %d are allowed", len(data), dataBytesMax)
+	}
+	return data, err
+}
+
+// clip bounds a text that others wrote.
+func clip(text string) string {
+	if len(text) > storyBytesMax {
+		return strings.ToValidUTF8(text[:storyBytesMax], "") + "…"
+	}
+	return text
 }

@@ -92,6 +92,9 @@ type Start[S any] struct {
 // state from the saga's id and the request; result makes what a completed saga
 // gives to whoever asked. Both must be pure: no clock, no randomness, no I/O.
 func On[S, Q, R any](command events.Command[Q, R], begin func(id string, request Q) S, result func(state S) R) Start[S] {
+	if begin == nil || result == nil {
+		return Start[S]{command: command.Describe()} // reported by Compile
+	}
 	return Start[S]{
 		command: command.Describe(),
 		begin: func(id string, data []byte) ([]byte, error) {
@@ -122,6 +125,9 @@ type Action[S any] struct {
 // the reply into the state, and may be nil when nothing of it is needed. Both
 // must be pure.
 func Call[S, Q, R any](command events.Command[Q, R], build func(state S) Q, fold func(state *S, reply R)) Action[S] {
+	if build == nil {
+		return Action[S]{command: command.Describe()} // reported by Compile
+	}
 	action := Action[S]{
 		command: command.Describe(),
 		build: func(state []byte) ([]byte, error) {
@@ -173,6 +179,9 @@ type Compensation[S any] struct {
 // Undo undoes the command done by sending the command undo. build makes its
 // request from the state and from what was sent and received; it must be pure.
 func Undo[S, Q, R, U, A any](done events.Command[Q, R], undo events.Command[U, A], build func(state S, sent Sent[Q, R]) U) Compensation[S] {
+	if build == nil {
+		return Compensation[S]{command: undo.Describe(), undoes: done.Describe()} // reported by Compile
+	}
 	return Compensation[S]{
 		command: undo.Describe(), undoes: done.Describe(),
 		build: func(state, request, reply []byte, inDoubt bool) ([]byte, error) {

@@ -156,22 +156,29 @@ func (e *Engine) Process(ctx context.Context, batch *consumer.Batch) error {
 	for attempt := range attemptsMax {
 		// A start command almost always begins a new saga, so it is not looked up
 		// at first: the primary key tells when there is one.
-		if err = e.process(ctx, batch, attempt == 0); !isConflict(err) {
+		switch err = e.process(ctx, batch, attempt == 0); {
+		case errors.Is(err, errDoubt): // the cache is right about them the next time
+		case isConflict(err):
+			e.metrics.conflicts.Inc()
+		default:
 			return err
 		}
-		e.metrics.conflicts.Inc()
 	}
 	return err
 }
 
+// errDoubt means that the cache alone said that a reply is not awaited.
+var errDoubt = errors.New("a reply was ignored on the word of the cache")
+
 func (e *Engine) process(ctx context.Context, batch *consumer.Batch, trustStarts bool) error {
-	t := &transition{engine: e, changed: make(map[uuid.UUID]*change)}
+	t := e.newTransition()
 	ids := make([]uuid.UUID, len(batch.Deliveries))
 	read := make([]uuid.UUID, 0, len(batch.Deliveries))
 	for i := range batch.Deliveries {
 		event := &batch.Deliveries[i].Event
-		ids[i] = sagaID(event)
-		if _, starts := e.starts[event.Type]; !starts || !trustStarts {
+		_, starts := e.starts[event.Type]
+		ids[i] = sagaID(event, starts)
+		if !starts || !trustStarts {
 			read = append(read, ids[i])
 		}
 	}
@@ -179,30 +186,40 @@ func (e *Engine) process(ctx context.Context, batch *consumer.Batch, trustStarts
 	if t.found, t.now, err = e.load(ctx, read); err != nil {
 		return err
 	}
+	ignored := make(map[uuid.UUID]bool)
 	var out pgx.Batch
 	for i := range batch.Deliveries {
 		d := &batch.Deliveries[i]
-		if reason := t.deliver(ctx, ids[i], d); reason != nil {
+		verdict, reason := t.deliver(ctx, ids[i], d)
+		if verdict == Ignored && t.found[ids[i]].cached {
+			ignored[ids[i]] = true
+		}
+		if reason != nil {
 			consumer.QueueDeadLetter(&out, ConsumerName, d, 1, reason)
-			e.metrics.inputs.WithLabelValues("dead").Inc()
+			t.verdicts["dead"]++
 			e.config.Logger.ErrorContext(ctx, "event became a dead letter", "consumer", ConsumerName, "topic", d.Topic,
 				"offset", d.Offset, "event_id", d.Event.ID, "event_type", d.Event.Type, "saga_id", d.Event.CorrelationID, "error", reason)
 		}
 		batch.Done(i)
 	}
+	if e.cache.doubt(ignored, t.changed) {
+		return errDoubt
+	}
 	batch.QueuePositions(&out)
 	return t.commit(ctx, &out)
 }
 
-// sagaID returns the saga that an event belongs to: the one it correlates with,
-// or the one that it begins.
-func sagaID(event *events.Event) uuid.UUID {
-	for _, id := range []string{event.CorrelationID, event.ID} {
-		if parsed, err := uuid.Parse(id); err == nil {
-			return parsed
-		}
+// sagaID returns the saga that an event belongs to: the one that it begins,
+// whatever else it correlates with, or the one it correlates with.
+func sagaID(event *events.Event, starts bool) uuid.UUID {
+	id := event.CorrelationID
+	if starts {
+		id = event.ID
 	}
-	return uuid.MustParse(events.DeriveID(event.Source, event.ID))
+	if parsed, err := uuid.Parse(id); err == nil {
+		return parsed
+	}
+	return events.DeriveUUID(event.Source, event.ID)
 }
 
 // transition is one batch on its way into one transaction.
@@ -213,40 +230,55 @@ type transition struct {
 	changed map[uuid.UUID]*change
 	order   []uuid.UUID // of changed, so that a batch has one order
 	out     []broker.Message
+	// Counted and logged once it has committed: a batch may be decided anew.
+	verdicts map[Verdict]int
+	moves    []move
+}
+
+// move is a change of status.
+type move struct {
+	from Status
+	to   Instance
+}
+
+func (e *Engine) newTransition() *transition {
+	return &transition{engine: e, changed: make(map[uuid.UUID]*change), verdicts: make(map[Verdict]int)}
 }
 
 // deliver decides over one delivery. The error is the reason why it is a dead
 // letter.
-func (t *transition) deliver(ctx context.Context, id uuid.UUID, d *broker.Delivery) error {
+func (t *transition) deliver(ctx context.Context, id uuid.UUID, d *broker.Delivery) (Verdict, error) {
 	if d.Malformed != nil {
-		return d.Malformed
+		return "", d.Malformed
 	}
 	event := &d.Event
 	if command, rejected, ok := events.ReplyOf(event); ok {
 		saga, known := t.found[id]
 		if !known {
-			return fmt.Errorf("reply to %s for a saga that does not exist", command)
+			return "", fmt.Errorf("reply to %s for a saga that does not exist", command)
 		}
 		input := &ReplyInput{CommandID: event.CausationID, Data: event.Data}
 		if rejected {
 			input.Data, input.Rejection = nil, new(events.Rejection)
 			if err := json.Unmarshal(event.Data, input.Rejection); err != nil || input.Rejection.Code == "" {
-				return fmt.Errorf("rejection of %s has no readable code", command)
+				return "", fmt.Errorf("rejection of %s has no readable code", command)
 			}
+		} else if len(event.Data) > 0 && !json.Valid(event.Data) {
+			return "", fmt.Errorf("reply to %s is not JSON", command) // it could not be stored in the saga's document
 		}
 		return t.decide(ctx, saga, Input{Reply: input}, event)
 	}
 	program, ok := t.engine.starts[event.Type]
 	if !ok {
-		return fmt.Errorf("no saga starts with %s", event.Type)
+		return "", fmt.Errorf("no saga starts with %s", event.Type)
 	}
 	if saga, exists := t.found[id]; exists {
-		t.engine.metrics.inputs.WithLabelValues(string(Ignored)).Inc()
+		t.verdicts[Ignored]++
 		if fingerprint := event.Extension("fingerprint"); fingerprint != saga.Fingerprint {
 			t.engine.config.Logger.WarnContext(ctx, "start command differs from the one that began the saga",
 				"saga_id", id, "event_id", event.ID)
 		}
-		return nil
+		return "", nil // its row exists, so there is no doubt
 	}
 	saga := &stored{Instance: Instance{Name: program.Name, Version: program.Version}}
 	t.found[id] = saga
@@ -256,11 +288,11 @@ func (t *transition) deliver(ctx context.Context, id uuid.UUID, d *broker.Delive
 }
 
 // decide runs the pure part and takes in what it wants. cause is nil for a tick.
-func (t *transition) decide(ctx context.Context, saga *stored, input Input, cause *events.Event) error {
+func (t *transition) decide(ctx context.Context, saga *stored, input Input, cause *events.Event) (Verdict, error) {
 	e := t.engine
 	program, ok := e.programs[programKey{saga.Name, saga.Version}]
 	if !ok {
-		return fmt.Errorf("no definition of saga %s version %d", saga.Name, saga.Version)
+		return "", fmt.Errorf("no definition of saga %s version %d", saga.Name, saga.Version)
 	}
 	if cause == nil {
 		cause = &events.Event{TraceParent: saga.TraceParent, TraceState: saga.TraceState, Type: "timer", CorrelationID: saga.ID}
@@ -269,9 +301,9 @@ func (t *transition) decide(ctx context.Context, saga *stored, input Input, caus
 	defer span.End()
 	before, armed := saga.revision, saga.Armed
 	next, effects, verdict := program.Decide(saga.Instance, input, t.now)
-	e.metrics.inputs.WithLabelValues(string(verdict)).Inc()
+	t.verdicts[verdict]++
 	if verdict == Ignored {
-		return nil
+		return verdict, nil
 	}
 	id := uuid.MustParse(next.ID)
 	if span.IsRecording() {
@@ -289,36 +321,43 @@ func (t *transition) decide(ctx context.Context, saga *stored, input Input, caus
 	if next.Status != saga.Status && (next.Status.Final() || next.Status == Stuck) {
 		message, err := outcomeMessage(&next, cause, t.now)
 		if err != nil {
-			return err
+			return "", err
 		}
 		t.out = append(t.out, message)
 	}
-	t.log(ctx, saga.Status, &next)
+	if next.Status != saga.Status {
+		t.moves = append(t.moves, move{saga.Status, next})
+	}
 	saga.Instance = next
 	if _, known := t.changed[id]; !known {
 		t.changed[id] = &change{id: id, before: before, armed: armed}
 		t.order = append(t.order, id)
 	}
 	t.changed[id].instance = next
-	return nil
+	return verdict, nil
 }
 
-func (t *transition) log(ctx context.Context, before Status, in *Instance) {
-	if before == in.Status {
-		return
+// report counts and logs what has committed.
+func (t *transition) report(ctx context.Context) {
+	e := t.engine
+	for verdict, n := range t.verdicts {
+		e.metrics.inputs.WithLabelValues(string(verdict)).Add(float64(n))
 	}
-	t.engine.metrics.transitions.WithLabelValues(in.Name, string(in.Status)).Inc()
-	level, attributes := slog.LevelDebug, []any{"saga_id", in.ID, "saga", in.Name, "version", in.Version, "from", before, "status", in.Status}
-	if in.Failure != nil {
-		attributes = append(attributes, "step", in.Failure.Step, "code", in.Failure.Code)
-	}
-	if in.Status == Stuck {
-		level = slog.LevelError
-		attributes = append(attributes, "trouble", in.Trouble.Message)
-	}
-	t.engine.config.Logger.Log(ctx, level, "saga changed status", attributes...)
-	if in.Status.Final() {
-		t.engine.metrics.seconds.WithLabelValues(in.Name).Observe(t.now.Sub(in.CreatedAt).Seconds())
+	for i := range t.moves {
+		in := &t.moves[i].to
+		e.metrics.transitions.WithLabelValues(in.Name, string(in.Status)).Inc()
+		level, attributes := slog.LevelDebug, []any{"saga_id", in.ID, "saga", in.Name, "version", in.Version, "from", t.moves[i].from, "status", in.Status}
+		if in.Failure != nil {
+			attributes = append(attributes, "step", in.Failure.Step, "code", in.Failure.Code)
+		}
+		if in.Status == Stuck {
+			level = slog.LevelError
+			attributes = append(attributes, "trouble", in.Trouble.Message)
+		}
+		e.config.Logger.Log(ctx, level, "saga changed status", attributes...)
+		if in.Status.Final() {
+			e.metrics.seconds.WithLabelValues(in.Name).Observe(t.now.Sub(in.CreatedAt).Seconds())
+		}
 	}
 }
 
@@ -348,6 +387,7 @@ func (t *transition) commit(ctx context.Context, out *pgx.Batch) error {
 	if len(t.out) > 0 {
 		t.engine.config.Wake()
 	}
+	t.report(ctx)
 	for i := range changes {
 		t.engine.cache.put(changes[i].id, &stored{Instance: changes[i].instance, revision: changes[i].before + 1})
 		t.engine.hint(changes[i].instance.due())

@@ -17,8 +17,8 @@ const (
 	Completed    Status = "completed"
 	Compensated  Status = "compensated"
 	// Stuck means that a step which cannot be undone, or a compensation, has had
-	// no good answer for too long. The engine goes on trying and a late reply
-	// still counts, but a person should look.
+	// no good answer for too long. The engine goes on trying, unless it was refused,
+	// and a late reply still counts, but a person should look.
 	Stuck     Status = "stuck"
 	Abandoned Status = "abandoned"
 )

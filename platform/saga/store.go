@@ -35,6 +35,7 @@ func SessionParams() map[string]string {
 type stored struct {
 	Instance
 	revision int64
+	cached   bool // it may have been written by another engine since
 }
 
 // queryer runs a query: a pool or a connection.
@@ -130,16 +131,17 @@ func queueChanges(batch *pgx.Batch, changes []change) error {
 		c.revisions, c.documents = append(c.revisions, changes[i].before), append(c.documents, document)
 		c.created, c.updated = append(c.created, in.CreatedAt), append(c.updated, in.UpdatedAt)
 	}
+	// Both sorted by id, so that two engines never wait for each other in a circle.
 	if len(fresh.ids) > 0 {
 		batch.Queue(`
 			insert into saga (id, definition, version, status, revision, document, created_at, updated_at)
 			select id, definition, version, status, 1, document, created_at, updated_at
 			from unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::bytea[], $6::timestamptz[], $7::timestamptz[])
-				as s (id, definition, version, status, document, created_at, updated_at)`,
+				as s (id, definition, version, status, document, created_at, updated_at)
+			order by id`,
 			fresh.ids, fresh.definitions, fresh.versions, fresh.statuses, fresh.documents, fresh.created, fresh.updated)
 	}
 	if len(known.ids) > 0 {
-		// Sorted by id, so that two engines never wait for each other in a circle.
 		batch.Queue(`
 			with changed as (
 				update saga set status = c.status, revision = c.revision + 1, document = c.document, updated_at = c.updated_at

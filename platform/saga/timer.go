@@ -13,7 +13,7 @@ import (
 const timersMax = 256
 
 // RunTimers fires due timers until ctx ends, and returns nil then. Engines share
-// the work: a timer that one of them is at is passed over by the others.
+// the work: when two of them meet on a saga, one wins and the other looks again.
 func (e *Engine) RunTimers(ctx context.Context) error {
 	failures := 0
 	for {
@@ -68,7 +68,7 @@ func (e *Engine) hint(due time.Time) {
 	}
 }
 
-// fire handles due timers in one transaction and returns how many there were. It
+// fire handles due timers in one transaction and returns how many it handled. It
 // takes no locks to read them: engines that meet on a saga are told apart by its
 // revision, and locking timers before sagas would deadlock with Process, which
 // goes the other way round.
@@ -87,19 +87,24 @@ func (e *Engine) fire(ctx context.Context) (fired int, err error) {
 	if len(ids) == 0 {
 		return 0, nil
 	}
-	t := &transition{engine: e, changed: make(map[uuid.UUID]*change)}
+	t := e.newTransition()
 	if t.found, t.now, err = load(ctx, e.pool, ids); err != nil { // not from the cache: the timer is the proof that it is due
 		return 0, err
 	}
-	var gone []uuid.UUID // timers of sagas that wait for nothing
+	var (
+		gone    []uuid.UUID // timers of sagas that wait for nothing
+		foreign int         // left to an engine that has their definition
+		reason  error
+	)
 	for _, id := range ids {
 		saga, known := t.found[id]
 		if !known || saga.due().IsZero() {
 			gone = append(gone, id)
 			continue
 		}
-		if err := t.decide(ctx, saga, Input{Tick: true}, nil); err != nil {
-			return 0, err
+		if _, err := t.decide(ctx, saga, Input{Tick: true}, nil); err != nil {
+			foreign, reason = foreign+1, err
+			continue
 		}
 		if _, changed := t.changed[id]; !changed { // it fired early: only its timer is set anew
 			t.changed[id] = &change{id: id, before: saga.revision, instance: saga.Instance}
@@ -107,9 +112,18 @@ func (e *Engine) fire(ctx context.Context) (fired int, err error) {
 		}
 		t.changed[id].fired = true
 	}
-	var out pgx.Batch
-	if len(gone) > 0 {
-		out.Queue("delete from saga_timer where saga_id = any($1) and due_at <= clock_timestamp()", gone)
+	if foreign > 0 {
+		e.config.Logger.WarnContext(ctx, "due saga timers are left to other engines", "timers", foreign, "reason", reason)
 	}
-	return len(ids), t.commit(ctx, &out)
+	if len(gone) > 0 {
+		// A transaction of its own: it must not hold timers while it waits for sagas.
+		_, err := e.pool.Exec(ctx, "delete from saga_timer where saga_id = any($1) and due_at <= clock_timestamp()", gone)
+		if err != nil {
+			return 0, fmt.Errorf("delete timers: %w", err)
+		}
+	}
+	if err := t.commit(ctx, &pgx.Batch{}); err != nil {
+		return 0, err
+	}
+	return len(t.order) + len(gone), nil
 }

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"encoding/json"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -12,7 +13,8 @@ import (
 // TestDemo plays the demo as `make demo` does, with fewer orders.
 func TestDemo(t *testing.T) {
 	t.Parallel()
-	result, err := product.Run(t.Context(), binary, []string{"TMPDIR=" + t.TempDir()}, "demo", "--orders", "150", "--seed", "3", "--json")
+	temporary := t.TempDir()
+	result, err := product.Run(t.Context(), binary, []string{"TMPDIR=" + temporary}, "demo", "--orders", "150", "--seed", "3", "--json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,6 +60,9 @@ func TestDemo(t *testing.T) {
 	}
 	if !slices.Contains(report.Killed, "engine") || len(report.Killed) < 2 {
 		t.Errorf("it killed %q, want the engine and a participant", report.Killed)
+	}
+	if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
+		t.Errorf("it leaves %v behind: %v", left, err)
 	}
 	if !strings.Contains(result.Stderr, "kill -9") {
 		t.Errorf("it does not tell what it does: %s", result.Stderr)

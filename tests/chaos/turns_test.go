@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -15,6 +14,7 @@ import (
 // TestEveryRoleDiesInTurns runs each role as a process of its own, as production
 // does, and kills one again and again while orders come in.
 func TestEveryRoleDiesInTurns(t *testing.T) {
+	t.Parallel()
 	const seed, clients = 5, 8
 	n, turns := 600, 24
 	if testing.Short() {
@@ -61,21 +61,6 @@ func TestEveryRoleDiesInTurns(t *testing.T) {
 	t.Logf("killed %v", deaths)
 
 	awaitEnd(t, orders, shop, 90*time.Second)
-	late := 0
-	verify(t, orders, shop, product.NewOperator(f.processes["engine"].Admin), func(o *order, s product.Saga) string {
-		code := ""
-		if s.Failure != nil {
-			code = s.Failure.Code
-		}
-		switch {
-		case s.Status == o.kind.status && code == o.kind.code:
-			return ""
-		case s.Status == "compensated" && strings.HasSuffix(code, "timeout"): // honest, when a participant was away for long
-			late++
-			return ""
-		}
-		return fmt.Sprintf("ended %s %s, want %s %s", s.Status, code, o.kind.status, o.kind.code)
-	})
-	t.Logf("%d orders of %d timed out", late, n)
+	verify(t, orders, shop, product.NewOperator(f.processes["engine"].Admin))
 	f.stop(t)
 }

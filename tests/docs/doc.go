@@ -23,7 +23,8 @@
 //	<!-- test: skip, the reason -->     it is not run; a reason is required
 //	<!-- test: expect "201 Created" --> the output must have this text
 //	<!-- test: exit 1 -->               its last command must end with this code
-//	<!-- test: within 10s -->           it is run again until it does as expected
+//	<!-- test: within 10s -->           it is run again until its last command succeeds and
+//	                                    shows what is expected
 //	<!-- test: background "ready" -->   it runs on while later blocks do; they wait until
 //	                                    its output has this text. A background block
 //	                                    before it is stopped first. When it prints a
@@ -33,7 +34,8 @@
 // Above a block that is not sh:
 //
 //	<!-- test: output -->               its lines must come in the output of the block that
-//	                                    ran last, in this order; … stands for anything
+//	                                    ran last, in this order. White space does not count,
+//	                                    any id and time stand for any other, … for anything.
 //	<!-- test: file sagas/x/x.go -->    it is the content of this file from here on
 //	<!-- test: patch -->                it is a diff, which is applied with git apply
 package docs

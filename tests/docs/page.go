@@ -28,7 +28,7 @@ type block struct {
 // runs reports whether the block is one of commands.
 func (b *block) runs() bool { return b.lang == "sh" && !b.skip }
 
-// shows reports whether the block is checked against what ran before it.
+// acts reports whether something is done with the block although it is not run.
 func (b *block) acts() bool { return b.output || b.file != "" || b.patch }
 
 var (

@@ -33,6 +33,7 @@ func TestABadPageFails(t *testing.T) {
 		"it never happens":           {"<!-- test: within 300ms -->\n" + sh("test -e never"), "code 1"},
 		"an exit of the shell":       {sh("exit 0"), "ended"},
 		"output that is not there":   {sh("echo a; echo b") + "<!-- test: output -->\n" + fence + "\nb\na\n" + fence, `show "a"`},
+		"an id that is none":         {sh("echo id tea") + "<!-- test: output -->\n" + fence + "\nid 019ab0c3-6a3f-8c1e-9d2b-5a7f30c2e911\n" + fence, "does not show"},
 		"a diff that does not apply": {"<!-- test: patch -->\n" + fence + "diff\n--- a/none\n+++ b/none\n@@ -1 +1 @@\n-a\n+b\n" + fence, "does not apply"},
 		"a file outside":             {"<!-- test: file ../out -->\n" + fence + "\na\n" + fence, "not within"},
 	} {

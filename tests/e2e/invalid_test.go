@@ -32,7 +32,7 @@ func refusals() map[string]refusal {
 	all := map[string]refusal{
 		"no body":            {body: "", status: bad, code: "malformed_json", pointer: "", why: "empty"},
 		"not JSON":           {body: "order=tea", status: bad, code: "malformed_json", pointer: "", why: "at byte"},
-		"JSON that is cut":   {body: valid[:len(valid)-5], status: bad, code: "malformed_json", pointer: "/payment", why: "ends too early"},
+		"JSON that is cut":   {body: valid[:len(valid)-5], status: bad, code: "malformed_json", pointer: "/payment/token", why: "ends too early"},
 		"more after it":      {body: valid + "{}", status: bad, code: "malformed_json", pointer: "", why: "more after"},
 		"a trailing comma":   {body: head + `[{"sku":"TEA-001","quantity":1},]` + pay, status: bad, code: "malformed_json", pointer: "/items", why: ""},
 		"a comment":          {body: "/* tea */" + valid, status: bad, code: "malformed_json", pointer: "", why: ""},

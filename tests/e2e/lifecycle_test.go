@@ -43,6 +43,9 @@ func start(t *testing.T, env []string, args ...string) (*product.Process, *buffe
 	t.Helper()
 	log := &buffer{}
 	t.Cleanup(func() {
+		if err := product.CheckLog(log.String(), product.MarkPanic, product.MarkRace, product.MarkError); err != nil {
+			t.Error(err)
+		}
 		if t.Failed() {
 			t.Logf("log of dev %v:\n%s", args, log)
 		}

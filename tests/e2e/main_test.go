@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,7 +20,15 @@ var (
 	operator product.Operator
 )
 
+// parallelTests is how many tests run at a time: more than there are cores,
+// since they wait most of the time.
+const parallelTests = "6"
+
 func TestMain(m *testing.M) {
+	err := flag.Set("test.parallel", parallelTests) // a flag of the command line wins
+	if err != nil {
+		panic(err) // there is no such flag
+	}
 	code, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
@@ -52,7 +61,10 @@ func run(m *testing.M) (code int, err error) {
 	if code == 0 {
 		err = balance(ctx)
 	}
-	if err = errors.Join(err, dev.Stop()); err != nil || code != 0 {
+	err = errors.Join(err, dev.Stop())
+	content, readErr := os.ReadFile(log.Name())
+	err = errors.Join(err, readErr, product.CheckLog(string(content), product.MarkPanic, product.MarkRace, product.MarkError))
+	if err != nil || code != 0 {
 		fmt.Fprintf(os.Stderr, "the log of the shared dev process ends with:\n%s\n", tail(log.Name()))
 	}
 	return code, err

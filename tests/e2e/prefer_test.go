@@ -64,6 +64,14 @@ func TestAWaitThatEndsTooEarlyIsAnsweredAsAccepted(t *testing.T) {
 	finished(t, id, "completed")
 }
 
+func TestAWaitIsCapped(t *testing.T) {
+	t.Parallel()
+	answer := place(t, product.NewCheckout("ada", "TEA-001", 1, "tok_ok"), "Prefer: wait=9999")
+	if applied := answer.Header.Get("Preference-Applied"); answer.Status != http.StatusCreated || applied != "wait=30" {
+		t.Errorf("answered %s with Preference-Applied %q, want 201 and wait=30", answer, applied)
+	}
+}
+
 func TestAPreferenceThatMakesNoSenseIsPassedOver(t *testing.T) {
 	t.Parallel()
 	for _, prefer := range []string{"wait=soon", "wait=-1", "handling=lenient", `return="minimal"`} {

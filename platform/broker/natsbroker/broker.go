@@ -203,11 +203,11 @@ func (b *Broker) Lookup(ctx context.Context, topic events.Topic, partition int, 
 	if err != nil {
 		return broker.Delivery{}, fmt.Errorf("look up %s at %d: %w", topic, offset, classify(err))
 	}
-	raw, err := stream.GetMsg(ctx, offset)
+	raw, err := stream.GetMsg(ctx, max(offset, 1))
 	if err != nil {
 		return broker.Delivery{}, fmt.Errorf("look up %s at %d: %w", topic, offset, classify(err))
 	}
-	if raw.Subject != subject(topic, partition) { // the stream holds other topics as well
+	if offset == 0 || raw.Subject != subject(topic, partition) { // the stream holds other topics as well
 		return broker.Delivery{}, fmt.Errorf("look up %s at %d: %w in partition %d", topic, offset, broker.ErrNotFound, partition)
 	}
 	return delivery(topic, raw.Subject, raw.Sequence, raw.Time, raw.Header, raw.Data), nil

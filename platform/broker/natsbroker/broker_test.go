@@ -131,8 +131,8 @@ func TestLookup(t *testing.T) {
 func TestBacklog(t *testing.T) {
 	b, _ := open(t, Config{})
 	receipts := publish(t, b, messages("a", 10)...)
-	publish(t, b, messages("b", 5)...)
-	a, other := receipts[0].Partition, broker.Partition("b", b.Partitions())
+	publish(t, b, messages("c", 5)...)
+	a, other := receipts[0].Partition, broker.Partition("c", b.Partitions())
 	for what, one := range map[string]struct {
 		from map[int]broker.Start
 		want uint64

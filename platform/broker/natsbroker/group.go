@@ -19,6 +19,9 @@ import (
 // another. A member that lives says so three times as often.
 const ackWaitDefault = 30 * time.Second
 
+// pullMax is how many messages a member asks for at a time.
+const pullMax = 8
+
 // group is a member of a consumer group: one durable consumer per partition,
 // shared by all members. MaxAckPending 1 makes the server hold a partition back
 // until its one message is acknowledged, whoever has it, which keeps the order
@@ -67,7 +70,11 @@ func (b *Broker) iterator(ctx context.Context, topic events.Topic, partition int
 	if err != nil {
 		return nil, err
 	}
-	return consumer.Messages(jetstream.PullMaxMessages(1))
+	// The server sends one at a time anyway. With a request for one, the client can
+	// miss the moment to ask for the next (its check for a request in progress runs
+	// once per message) and then sits idle for two heartbeats, and its channel has
+	// no room for a message beside a heartbeat, so the message would be dropped.
+	return consumer.Messages(jetstream.PullMaxMessages(pullMax))
 }
 
 func (g *group) pump(ctx context.Context, iterator jetstream.MessagesContext) {

@@ -24,7 +24,9 @@ func subscribe(t *testing.T, b *Broker, name string) broker.Group {
 
 func nextOf(t *testing.T, group broker.Group) broker.GroupDelivery {
 	t.Helper()
-	d, err := group.Next(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	d, err := group.Next(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +40,7 @@ func TestGroup(t *testing.T) {
 		for k := range keys {
 			publish(t, b, messages(fmt.Sprint("key", k), each)...)
 		}
-		ctx, done := context.WithCancel(t.Context())
+		ctx, done := context.WithTimeout(t.Context(), patience)
 		defer done()
 		var (
 			mu      sync.Mutex

@@ -1,6 +1,7 @@
 package natsbroker
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"sync/atomic"
@@ -17,6 +18,9 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds what a test waits for that should come at once.
+const patience = 20 * time.Second
 
 const topic events.Topic = "test.things.commands"
 
@@ -45,7 +49,8 @@ func on(t *testing.T, conn *nats.Conn, config Config) *Broker {
 	return b
 }
 
-// message returns the nth message of a key.
+// message returns the nth message of a key. The keys a and c are of different
+// partitions.
 func message(key string, n int) broker.Message {
 	id := fmt.Sprintf("%s-%d", key, n)
 	return broker.Message{Topic: topic, PublishID: id, Event: events.Event{
@@ -97,9 +102,11 @@ func read(t *testing.T, b *Broker, from map[int]broker.Start) broker.Reader {
 // next returns n deliveries.
 func next(t *testing.T, reader broker.Reader, n int) []broker.Delivery {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
 	var all []broker.Delivery
 	for len(all) < n {
-		batch, err := reader.Next(t.Context(), n-len(all))
+		batch, err := reader.Next(ctx, n-len(all))
 		if err != nil {
 			t.Fatalf("after %d of %d deliveries: %v", len(all), n, err)
 		}

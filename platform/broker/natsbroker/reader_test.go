@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"reflect"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,10 +20,10 @@ import (
 func TestReader(t *testing.T) {
 	t.Run("it begins after the positions it is given", func(t *testing.T) {
 		b, _ := open(t, Config{})
-		receipts := publish(t, b, slices.Concat(messages("a", 10), messages("b", 10))...)
+		receipts := publish(t, b, slices.Concat(messages("a", 10), messages("c", 10))...)
 		a, other := receipts[0].Partition, receipts[10].Partition
 		reader := read(t, b, map[int]broker.Start{a: {After: receipts[6].Offset}, other: {After: receipts[14].Offset}})
-		want := slices.Concat(keyIDs("a", 7, 10), keyIDs("b", 5, 10))
+		want := slices.Concat(keyIDs("a", 7, 10), keyIDs("c", 5, 10))
 		if got := ids(next(t, reader, len(want))); !slices.Equal(got, want) {
 			t.Errorf("got %v, want %v", got, want)
 		}
@@ -74,13 +77,13 @@ func TestReader(t *testing.T) {
 		b, _ := open(t, Config{})
 		busy := publish(t, b, messages("a", sectionSpan+10)...)
 		last := busy[len(busy)-1]
-		other := broker.Partition("b", b.Partitions())
+		other := broker.Partition("c", b.Partitions())
 		consumed := make(chan uint64, 1)
 		reader := read(t, b, map[int]broker.Start{last.Partition: {After: last.Offset}, other: {}})
-		publish(t, b, message("b", 1), message("a", sectionSpan+10))
+		publish(t, b, message("c", 1), message("a", sectionSpan+10))
 		got := next(t, reader, 2)
 		slices.SortFunc(got, func(x, y broker.Delivery) int { return int(x.Offset) - int(y.Offset) })
-		if !slices.Equal(ids(got), []string{"b-1", fmt.Sprint("a-", sectionSpan+10)}) {
+		if !slices.Equal(ids(got), []string{"c-1", fmt.Sprint("a-", sectionSpan+10)}) {
 			t.Errorf("got %v", ids(got))
 		}
 		go func() { consumed <- delivered(t, b) }()
@@ -128,6 +131,47 @@ func TestReader(t *testing.T) {
 			t.Errorf("second reader got %v", got)
 		}
 	})
+	for what, after := range map[string]func(t *testing.T, b *Broker, line *cutLine){
+		// Nothing follows them that could show the gap.
+		"with their connection": func(t *testing.T, _ *Broker, line *cutLine) {
+			t.Helper()
+			line.cut()
+		},
+		"before a later one": func(t *testing.T, b *Broker, line *cutLine) {
+			t.Helper()
+			line.release()
+			publish(t, b, message("a", 4))
+		},
+	} {
+		t.Run("messages that are lost "+what+" come again", func(t *testing.T) {
+			server, publishing := newRestartable(t)
+			b := on(t, publishing, Config{})
+			line := &cutLine{server: server}
+			conn, err := nats.Connect("", nats.InProcessServer(line), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			reader := read(t, on(t, conn, Config{}), everything(b))
+			publish(t, b, message("a", 0))
+			next(t, reader, 1)
+			line.hold()
+			publish(t, b, messages("a", 4)[1:]...)
+			for delivered(t, b) < 4 { // until the server believes that they have arrived
+				if t.Failed() {
+					return
+				}
+			}
+			begin := time.Now()
+			after(t, b, line)
+			if got := ids(next(t, reader, 3)); !slices.Equal(got, keyIDs("a", 1, 4)) {
+				t.Errorf("got %v", got)
+			}
+			if took := time.Since(begin); took > 5*time.Second {
+				t.Errorf("they came after %s: only the missing heartbeat was noticed", took)
+			}
+		})
+	}
 	t.Run("a topic that is made anew ends it", func(t *testing.T) {
 		b, _ := open(t, Config{})
 		publish(t, b, messages("a", 10)...)
@@ -191,6 +235,42 @@ func delivered(t *testing.T, b *Broker) (n uint64) {
 		n += info.Delivered.Consumer
 	}
 	return n
+}
+
+// cutLine is a way into a server whose newest connection can be held, so that
+// nothing arrives any more, and cut.
+type cutLine struct {
+	server *restartable
+
+	mu   sync.Mutex
+	conn *heldConn
+}
+
+func (l *cutLine) InProcessConn() (net.Conn, error) {
+	conn, err := l.server.InProcessConn()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conn = &heldConn{Conn: conn}
+	return l.conn, err
+}
+
+func (l *cutLine) hold()    { l.conn.held.Store(true) }
+func (l *cutLine) release() { l.conn.held.Store(false) }
+func (l *cutLine) cut()     { _ = l.conn.Close() }
+
+// heldConn swallows what arrives while it is held.
+type heldConn struct {
+	net.Conn
+	held atomic.Bool
+}
+
+func (c *heldConn) Read(p []byte) (int, error) {
+	for {
+		n, err := c.Conn.Read(p)
+		if err != nil || !c.held.Load() {
+			return n, err
+		}
+	}
 }
 
 func TestTail(t *testing.T) {

@@ -25,7 +25,9 @@ create table inbox (
 	handled_at timestamptz not null default clock_timestamp()
 );
 
--- Messages that could not be handled, with the reason and where they stood.
+-- Messages that could not be handled, with the reason and where they stood. A
+-- topic that is made anew counts its positions from the start, so the event is
+-- part of what is unique.
 create table dead_letter (
 	id         bigint      generated always as identity primary key,
 	consumer   text        not null,
@@ -39,5 +41,5 @@ create table dead_letter (
 	attempts   integer     not null,
 	error      text        not null,
 	died_at    timestamptz not null default clock_timestamp(),
-	unique (consumer, topic, partition, position)
+	unique (consumer, topic, partition, position, event_id)
 );

@@ -2,10 +2,12 @@ package product
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Prices of the sample shop in cents, and what is on its shelves at first.
@@ -30,17 +32,21 @@ var endings = map[string]ending{
 	"timeout":         {[]string{"cancelled", ""}, []string{""}},
 }
 
-// Audit reads every saga that there ever was and compares orders, payments and
-// shelves with what they must be after it: all sagas have ended, sold stock has
-// left its shelf and no more, nothing is reserved, each order is paid once or
-// not at all. It returns a line for everything that is wrong, and all sagas by
+// readModelTimeout is how long the read model may lag behind: a process that was
+// killed keeps the message it had in hand for half a minute.
+const readModelTimeout = 45 * time.Second
+
+// Audit reads every saga that there ever was and compares orders, payments,
+// shelves and the read model with what they must be after it: all sagas have
+// ended, sold stock has left its shelf and no more, nothing is reserved, each
+// order is paid once or not at all, and each is counted once. It returns a line for everything that is wrong, and all sagas by
 // id. Call it when no saga runs.
 func Audit(ctx context.Context, shop Shop, operator Operator) (faults []string, sagas map[string]Saga, err error) {
 	list, err := operator.Sagas(ctx, 500)
 	if err != nil {
 		return nil, nil, fmt.Errorf("audit: %w", err)
 	}
-	a := audit{shop: shop, sold: make(map[string]int64)}
+	a := audit{shop: shop, sold: make(map[string]int64), customers: make(map[string]Customer)}
 	sagas = make(map[string]Saga, len(list))
 	for _, s := range list {
 		if _, twice := sagas[s.ID]; twice {
@@ -53,10 +59,13 @@ func Audit(ctx context.Context, shop Shop, operator Operator) (faults []string, 
 			}
 		}
 	}
-	if err := a.each(ctx, list); err != nil {
+	if err := each(list, func(s Saga) error { return a.saga(ctx, s) }); err != nil {
 		return nil, nil, fmt.Errorf("audit: %w", err)
 	}
 	if err := a.shelves(ctx); err != nil {
+		return nil, nil, fmt.Errorf("audit: %w", err)
+	}
+	if err := each(slices.Collect(maps.Keys(a.customers)), func(name string) error { return a.customer(ctx, name) }); err != nil {
 		return nil, nil, fmt.Errorf("audit: %w", err)
 	}
 	return a.faults, sagas, nil
@@ -66,8 +75,9 @@ type audit struct {
 	shop Shop
 	sold map[string]int64
 
-	mu     sync.Mutex
-	faults []string
+	mu        sync.Mutex
+	faults    []string
+	customers map[string]Customer // what their orders add up to
 }
 
 func (a *audit) fault(format string, args ...any) {
@@ -76,18 +86,19 @@ func (a *audit) fault(format string, args ...any) {
 	a.faults = append(a.faults, fmt.Sprintf(format, args...))
 }
 
-// each compares order and payment of all sagas, several at a time.
-func (a *audit) each(ctx context.Context, sagas []Saga) error {
-	const readers = 8
+// each does something to all items, several at a time, and returns the first
+// error.
+func each[T any](items []T, do func(T) error) error {
+	const workers = 8
 	var (
 		wait  sync.WaitGroup
 		once  sync.Once
 		first error
 	)
-	for part := range slices.Chunk(sagas, len(sagas)/readers+1) {
+	for part := range slices.Chunk(items, len(items)/workers+1) {
 		wait.Go(func() {
-			for _, s := range part {
-				if err := a.one(ctx, s); err != nil {
+			for _, item := range part {
+				if err := do(item); err != nil {
 					once.Do(func() { first = err })
 					return
 				}
@@ -98,7 +109,7 @@ func (a *audit) each(ctx context.Context, sagas []Saga) error {
 	return first
 }
 
-func (a *audit) one(ctx context.Context, s Saga) error {
+func (a *audit) saga(ctx context.Context, s Saga) error {
 	code := ""
 	switch {
 	case s.Status == "compensated" && s.Failure != nil:
@@ -134,8 +145,51 @@ func (a *audit) one(ctx context.Context, s Saga) error {
 	if order.Status == "confirmed" && order.Total != price {
 		a.fault("saga %s costs %d: its order says %d", s.ID, price, order.Total)
 	}
+	if order.Status != "" {
+		a.count(s.State.Customer, order)
+	}
 	return nil
 }
+
+// count adds an order to what its customer's add up to.
+func (a *audit) count(name string, order Order) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c := a.customers[name]
+	switch order.Status {
+	case "confirmed":
+		c.Confirmed++
+		if c.Spent == nil {
+			c.Spent = make(map[string]int64)
+		}
+		c.Spent[order.Currency] += order.Total
+	case "cancelled":
+		c.Cancelled++
+	default:
+		c.Pending++
+	}
+	a.customers[name] = c
+}
+
+// customer compares the read model, which may come a little later.
+func (a *audit) customer(ctx context.Context, name string) error {
+	want := a.customers[name]
+	var is Customer
+	err := Await(ctx, readModelTimeout, func() (err error) {
+		is, _, err = a.shop.Customer(ctx, name)
+		if err == nil && (is.Pending != want.Pending || is.Confirmed != want.Confirmed || is.Cancelled != want.Cancelled || !maps.Equal(is.Spent, want.Spent)) {
+			return errLags
+		}
+		return err
+	})
+	if errors.Is(err, errLags) {
+		a.fault("the read model says %+v of customer %s, whose orders add up to %+v", is, name, want)
+		return nil
+	}
+	return err
+}
+
+var errLags = errors.New("the read model differs")
 
 func (a *audit) shelves(ctx context.Context) error {
 	for _, sku := range slices.Sorted(maps.Keys(Seeded)) {

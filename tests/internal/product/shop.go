@@ -103,6 +103,14 @@ type Order struct {
 	Total    int64  `json:"total"`
 }
 
+// Customer is what the read model knows of a customer's orders. It lags behind.
+type Customer struct {
+	Pending   int64            `json:"pending"`
+	Confirmed int64            `json:"confirmed"`
+	Cancelled int64            `json:"cancelled"`
+	Spent     map[string]int64 `json:"spent"`
+}
+
 // Stock is the shelf of one sku.
 type Stock struct {
 	SKU       string `json:"sku"`
@@ -144,6 +152,11 @@ func (s Shop) Finished(ctx context.Context, id string, timeout time.Duration) (O
 // Order reads an order; false when there is none.
 func (s Shop) Order(ctx context.Context, id string) (Order, bool, error) {
 	return getIfAny[Order](ctx, s.Client, "/v1/orders/"+escape(id))
+}
+
+// Customer reads the summary of a customer; false when there is none.
+func (s Shop) Customer(ctx context.Context, name string) (Customer, bool, error) {
+	return getIfAny[Customer](ctx, s.Client, "/v1/customers/"+escape(name))
 }
 
 // Charge reads the payment of an order; false when there is none.
