@@ -68,8 +68,10 @@ func playDemo(ctx context.Context, config demo.Config, asJSON bool) error {
 		printReport(report)
 	}
 	if !report.OK() {
-		return failure{wire.ExitFailed, errors.New("an invariant is broken:\n  " + strings.Join(report.Problems, "\n  ")),
-			"run it again with --data-dir DIR and read DIR/logs"}
+		return failure{
+			wire.ExitFailed, errors.New("an invariant is broken:\n  " + strings.Join(report.Problems, "\n  ")),
+			"run it again with --data-dir DIR and read DIR/logs",
+		}
 	}
 	return nil
 }

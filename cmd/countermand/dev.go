@@ -73,7 +73,7 @@ func dev(ctx context.Context, config wire.DevConfig, asJSON bool) error {
 	if failed == nil {
 		fmt.Fprintln(os.Stderr, "stopping")
 	}
-	end, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 60*time.Second)
 	defer cancel()
 	if err := d.Stop(end); err != nil {
 		return fmt.Errorf("stop: %w", err)

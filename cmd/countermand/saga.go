@@ -254,8 +254,10 @@ func (c *adminClient) get(ctx context.Context, path string, into any) error {
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return failure{wire.ExitUnreachable, fmt.Errorf("no admin API at %s: %w", c.base, errors.Unwrap(err)),
-			"start one with: countermand dev, or name it with --admin URL"}
+		return failure{
+			wire.ExitUnreachable, fmt.Errorf("no admin API at %s: %w", c.base, errors.Unwrap(err)),
+			"start one with: countermand dev, or name it with --admin URL",
+		}
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {

@@ -11,7 +11,9 @@ import (
 	"time"
 )
 
-const checkoutBody = `{"customer":"ada","currency":"EUR","items":[{"sku":"TEA-001","quantity":1}],"payment":{"token":"tok_ok"}}`
+// customers is how many different ones order in turn: one alone would make the
+// shop's read model wait for itself.
+const customers = 1000
 
 // checkout measures whole checkouts, from the POST to its 201: one at a time, as
 // many as go with a fixed number of clients, and at half of that rate.
@@ -20,7 +22,7 @@ func checkout(ctx context.Context, options options) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	defer s.stop()
+	defer s.stop(ctx)
 	var version string
 	if err := s.admin.QueryRow(ctx, "show server_version").Scan(&version); err != nil {
 		return Report{}, err
@@ -30,7 +32,10 @@ func checkout(ctx context.Context, options options) (Report, error) {
 		Machine: machine(), Versions: versions(s.binary, version),
 	}
 	c := &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 4096}}
-	order := func(ctx context.Context) (time.Duration, error) { return placeOrder(ctx, c, s.dev.HTTP) }
+	var orders atomic.Int64
+	order := func(ctx context.Context) (time.Duration, error) {
+		return placeOrder(ctx, c, s.dev.HTTP, orders.Add(1)%customers)
+	}
 
 	options.say("warming up")
 	if _, err := closedLoop(ctx, options.clients, 3*time.Second, order); err != nil {
@@ -93,8 +98,9 @@ func checkout(ctx context.Context, options options) (Report, error) {
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // placeOrder posts one order, waits for its outcome and returns how long it took.
-func placeOrder(ctx context.Context, c *http.Client, base string) (time.Duration, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/v1/orders", bytes.NewReader([]byte(checkoutBody)))
+func placeOrder(ctx context.Context, c *http.Client, base string, customer int64) (time.Duration, error) {
+	order := fmt.Appendf(nil, `{"customer":"customer-%03d","currency":"EUR","items":[{"sku":"TEA-001","quantity":1}],"payment":{"token":"tok_ok"}}`, customer)
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/v1/orders", bytes.NewReader(order))
 	if err != nil {
 		return 0, err
 	}

@@ -32,7 +32,7 @@ func startSystem(ctx context.Context, say func(string, ...any)) (_ *system, err 
 	s := &system{}
 	defer func() {
 		if err != nil {
-			s.stop()
+			s.stop(ctx)
 		}
 	}()
 	if s.dir, err = os.MkdirTemp("", "countermand-bench-"); err != nil {
@@ -60,13 +60,15 @@ func startSystem(ctx context.Context, say func(string, ...any)) (_ *system, err 
 	return s, nil
 }
 
-func (s *system) stop() {
+// stop ends the product first and then its database, also when ctx has ended.
+func (s *system) stop(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
 	if s.dev != nil {
 		if err := s.dev.Stop(); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if s.admin != nil {
 		_ = s.admin.Close(ctx)

@@ -81,9 +81,10 @@ func (a audit) check(ctx context.Context, before map[string]stock, orders int) (
 	}
 	captured := make(map[string]int64)
 	for _, p := range paid {
-		if p.Status == "captured" {
+		switch p.Status {
+		case "captured":
 			captured[p.ID] += p.Amount
-		} else if p.Status == "authorized" || p.Status == "authorizing" {
+		case "authorized", "authorizing":
 			moneyOK = false
 			problems = append(problems, fmt.Sprintf("money: the payment of order %s is still %s", p.ID, p.Status))
 		}

@@ -44,7 +44,7 @@ func (c *child) start(ctx context.Context) error {
 	if c.ready.HTTP != "" {
 		address = c.ready.HTTP[len("http://"):]
 	}
-	c.command = exec.Command(executable, "serve", c.role) //nolint:noctx // outlives ctx on purpose: it is drained, not cut
+	c.command = exec.Command(executable, "serve", c.role)
 	c.command.Env = append(append(os.Environ(), c.env...), "COUNTERMAND_HTTP_ADDR="+address, "COUNTERMAND_ADMIN_ADDR=127.0.0.1:0",
 		"COUNTERMAND_LOG_FORMAT=json")
 	c.command.Stderr = log

@@ -30,7 +30,7 @@ type Config struct {
 // be played; broken invariants are in the report.
 func Run(ctx context.Context, config Config) (report Report, err error) {
 	d := &demo{Config: config, children: make(map[string]*child)}
-	defer func() { err = errors.Join(err, d.stop()) }()
+	defer func() { err = errors.Join(err, d.stop(context.WithoutCancel(ctx))) }()
 	if err := d.start(ctx); err != nil {
 		return report, err
 	}
@@ -216,7 +216,7 @@ func summarise(results []result, elapsed time.Duration) Report {
 }
 
 // stop ends the roles, the gateway first, and then the servers.
-func (d *demo) stop() error {
+func (d *demo) stop(ctx context.Context) error {
 	var errs []error
 	for _, role := range slices.Backward(wire.Roles()) {
 		if c := d.children[role]; c != nil {
@@ -224,7 +224,7 @@ func (d *demo) stop() error {
 		}
 	}
 	if d.servers != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		errs = append(errs, d.servers.Stop(ctx))
 	}

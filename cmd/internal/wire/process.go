@@ -69,7 +69,7 @@ func (p *Process) ServeAdmin(ctx context.Context, addr string) error {
 	p.server = &http.Server{Handler: p.Admin, ReadHeaderTimeout: 5 * time.Second}
 	go func() {
 		if err := p.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			p.Logger.Error("admin listener failed", "error", err)
+			p.Logger.ErrorContext(ctx, "admin listener failed", "error", err)
 		}
 	}()
 	return nil
