@@ -52,7 +52,7 @@ func (g *Gateway) serveAnyCommand(x *exchange, r *http.Request, s *snapshot) {
 		x.fail(r, codeUnknownCommand, "No command of that type can be sent from outside.")
 		return
 	}
-	g.accept(x, r, s, &acceptance{
+	g.accept(x, r, &acceptance{
 		routeID: x.endpoint.id, method: http.MethodPost, contract: c,
 		waitMax: g.config.WaitMax, outcome: s.table.outcomeOf(c.Type),
 	})
@@ -60,7 +60,7 @@ func (g *Gateway) serveAnyCommand(x *exchange, r *http.Request, s *snapshot) {
 
 // accept takes a command in: it checks the request, publishes the command and
 // answers, now or after the wait that the client asked for.
-func (g *Gateway) accept(x *exchange, r *http.Request, s *snapshot, a *acceptance) {
+func (g *Gateway) accept(x *exchange, r *http.Request, a *acceptance) {
 	received := time.Now()
 	key, keyed, fault := parseIdempotencyKey(r.Header["Idempotency-Key"])
 	switch {

@@ -29,8 +29,10 @@ func TestViolationsInPlainWords(t *testing.T) {
 		{`{"contains":{"type":"string"}}`, `[1]`, `[{ breaks the rule "contains" of its schema}]`},
 		{`{"dependentRequired":{"a":["b"]}}`, `{"a":1}`, `[{/b is required when "a" is given}]`},
 		{`{"$ref":"#/$defs/q","$defs":{"q":{"type":"object","required":["n"]}}}`, `{}`, `[{/n is required}]`},
-		{`{"items":{"$ref":"#/$defs/q"},"$defs":{"q":{"type":"integer"}}}`, `[1,2.0,3e0]`,
-			`[{/1 must be an integer, written without fraction and exponent} {/2 must be an integer, written without fraction and exponent}]`},
+		{
+			`{"items":{"$ref":"#/$defs/q"},"$defs":{"q":{"type":"integer"}}}`, `[1,2.0,3e0]`,
+			`[{/1 must be an integer, written without fraction and exponent} {/2 must be an integer, written without fraction and exponent}]`,
+		},
 	} {
 		c, err := compileContract(Command{Type: "shop.order.do.v1", Topic: "shop.commands", Schema: []byte(row.schema)})
 		if err != nil {

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"io"
@@ -14,7 +15,6 @@ import (
 	"time"
 
 	"github.com/countermand/countermand/events"
-	"github.com/countermand/countermand/events/shop"
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/gateway"
 )
@@ -49,23 +49,20 @@ routes:
 
 const order = `{"customer":"ada","currency":"EUR","items":[{"sku":"TEA-001","quantity":2}],"payment":{"token":"tok_ok"}}`
 
-// commands are those of the shop; only the checkout starts a saga.
+//go:embed testdata/checkout.schema.json
+var checkoutSchema []byte
+
+// commands are a checkout, which starts a saga, and what its participants obey.
 func commands(t testing.TB) []gateway.Command {
 	t.Helper()
-	var all []gateway.Command
-	for _, contract := range shop.Contracts() {
-		d := contract.Describe()
-		if d.Kind != events.KindCommand {
-			continue
-		}
-		schema, err := shop.Schema(d.Type)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, gateway.Command{
-			Type: d.Type, Topic: d.Topic, Schema: schema,
-			Saga: d.Type == shop.RequestCheckout.Type(), Rejections: d.Rejections,
-		})
+	all := []gateway.Command{{
+		Type: "shop.checkout.request.v1", Topic: "shop.checkout.commands", Schema: checkoutSchema, Saga: true,
+		Rejections: []events.Code{
+			"unknown_sku", "out_of_stock", "unsupported_currency", "card_declined", "capture_failed", "payment_timeout",
+		},
+	}}
+	for _, name := range []string{"shop.inventory.reserve.v1", "shop.inventory.release.v1", "shop.payment.capture.v1"} {
+		all = append(all, gateway.Command{Type: name, Topic: events.CommandTopic(name), Schema: []byte(`{"type":"object"}`)})
 	}
 	return all
 }

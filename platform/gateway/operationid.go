@@ -43,7 +43,7 @@ func (id operationID) mintedAt() time.Time {
 	if id.keyed() {
 		return time.Time{}
 	}
-	return time.UnixMilli(int64(binary.BigEndian.Uint64(id[:8]) >> 16)).UTC() //nolint:gosec // 48 bits fit
+	return time.UnixMilli(int64(binary.BigEndian.Uint64(id[:8]) >> 16)).UTC()
 }
 
 func (id operationID) String() string {
@@ -108,7 +108,7 @@ func newMint(secret []byte) *mint {
 func (m *mint) fresh(now time.Time) operationID {
 	var id operationID
 	_, _ = rand.Read(id[6:idTagAt]) // never fails (crypto/rand)
-	ms := uint64(now.UnixMilli())   //nolint:gosec // not before 1970
+	ms := uint64(now.UnixMilli())
 	id[0], id[1], id[2], id[3] = byte(ms>>40), byte(ms>>32), byte(ms>>24), byte(ms>>16)
 	id[4], id[5] = byte(ms>>8), byte(ms)
 	return m.seal(id, false)
@@ -120,7 +120,7 @@ func (m *mint) derived(parts ...string) operationID {
 		_, _ = mac.Write([]byte{macOfKey})
 		var length [4]byte
 		for _, part := range parts { // with their lengths, so that ("ab","c") and ("a","bc") differ
-			binary.BigEndian.PutUint32(length[:], uint32(len(part))) //nolint:gosec // headers are bounded
+			binary.BigEndian.PutUint32(length[:], uint32(len(part)))
 			_, _ = mac.Write(length[:])
 			_, _ = mac.Write([]byte(part))
 		}

@@ -65,8 +65,8 @@ func (o *outcome) compensation(rejection *events.Rejection) *Problem {
 // commandRoute is the target of a route of kind command.
 type commandRoute struct{ acceptance acceptance }
 
-func (c commandRoute) serve(g *Gateway, s *snapshot) handler {
-	return func(x *exchange, r *http.Request) { g.accept(x, r, s, &c.acceptance) }
+func (c commandRoute) serve(g *Gateway, _ *snapshot) handler {
+	return func(x *exchange, r *http.Request) { g.accept(x, r, &c.acceptance) }
 }
 
 func readCommandRoute(t *tableReader, rt *route, m mapping) target {

@@ -29,7 +29,7 @@ func parsePrefer(values []string) preferences {
 			case strings.EqualFold(name, "wait") && !p.hasWait:
 				value = strings.Trim(strings.TrimSpace(value), `"`)
 				if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
-					p.wait, p.hasWait = time.Duration(seconds)*time.Second, true //nolint:gosec // 31 bits
+					p.wait, p.hasWait = time.Duration(seconds)*time.Second, true
 				}
 			}
 		}

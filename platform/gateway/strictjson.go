@@ -17,15 +17,15 @@ import (
 // exactly.
 const integerMax = 1 << 53
 
-// jsonFault is why a document is not acceptable JSON.
-type jsonFault struct {
+// jsonError is why a document is not acceptable JSON.
+type jsonError struct {
 	pointer string
 	offset  int64 // bytes read before the fault was seen; -1 when of no use
 	detail  string
 }
 
-// Error makes a jsonFault an error.
-func (f *jsonFault) Error() string {
+// Error makes a jsonError an error.
+func (f *jsonError) Error() string {
 	if f.offset < 0 {
 		return f.detail
 	}
@@ -33,7 +33,7 @@ func (f *jsonFault) Error() string {
 }
 
 // problem returns the fault as a problem document.
-func (f *jsonFault) problem() *Problem {
+func (f *jsonError) problem() *Problem {
 	p := newProblem(codeMalformedJSON, "Nothing was started: "+f.Error()+".")
 	p.Errors = []Violation{{Pointer: f.pointer, Detail: f.detail}}
 	return p
@@ -57,7 +57,7 @@ var strictDecoders = sync.Pool{New: func() any {
 // decodeStrict returns the document as nil, bool, string, int64, float64,
 // []any and map[string]any. A number is an int64 exactly when it is written
 // without fraction and exponent. It keeps no reference to data.
-func decodeStrict(data []byte) (any, *jsonFault) {
+func decodeStrict(data []byte) (any, *jsonError) {
 	d := strictDecoders.Get().(*strictDecoder)
 	defer func() {
 		d.source = bytes.Buffer{}
@@ -72,7 +72,7 @@ func decodeStrict(data []byte) (any, *jsonFault) {
 	}
 	switch _, err := d.tokens.ReadToken(); {
 	case err == nil:
-		return nil, &jsonFault{offset: d.tokens.InputOffset() - 1, detail: "there is more after the JSON document"}
+		return nil, &jsonError{offset: d.tokens.InputOffset() - 1, detail: "there is more after the JSON document"}
 	case !errors.Is(err, io.EOF):
 		fault := d.syntax(err)
 		fault.detail = "there is more after the JSON document"
@@ -81,7 +81,7 @@ func decodeStrict(data []byte) (any, *jsonFault) {
 	return value, nil
 }
 
-func (d *strictDecoder) value(depth int) (any, *jsonFault) {
+func (d *strictDecoder) value(depth int) (any, *jsonError) {
 	token, err := d.tokens.ReadToken()
 	if err != nil {
 		return nil, d.syntax(err)
@@ -97,6 +97,7 @@ func (d *strictDecoder) value(depth int) (any, *jsonFault) {
 		return d.text(token)
 	case jsontext.KindNumber:
 		return d.number(token)
+	default: // an array or an object begins: the tokenizer lets no other kind stand here
 	}
 	if depth == jsonDepthMax {
 		return nil, d.fault("the document is nested deeper than %d levels", jsonDepthMax)
@@ -107,7 +108,7 @@ func (d *strictDecoder) value(depth int) (any, *jsonFault) {
 	return d.object(depth + 1)
 }
 
-func (d *strictDecoder) array(depth int) (any, *jsonFault) {
+func (d *strictDecoder) array(depth int) (any, *jsonError) {
 	items := []any{}
 	for d.tokens.PeekKind() != jsontext.KindEndArray {
 		item, fault := d.value(depth)
@@ -119,7 +120,7 @@ func (d *strictDecoder) array(depth int) (any, *jsonFault) {
 	return items, d.end()
 }
 
-func (d *strictDecoder) object(depth int) (any, *jsonFault) {
+func (d *strictDecoder) object(depth int) (any, *jsonError) {
 	fields := make(map[string]any)
 	for d.tokens.PeekKind() != jsontext.KindEndObject {
 		token, err := d.tokens.ReadToken()
@@ -138,14 +139,14 @@ func (d *strictDecoder) object(depth int) (any, *jsonFault) {
 }
 
 // end reads the delimiter that was peeked at.
-func (d *strictDecoder) end() *jsonFault {
+func (d *strictDecoder) end() *jsonError {
 	if _, err := d.tokens.ReadToken(); err != nil {
 		return d.syntax(err)
 	}
 	return nil
 }
 
-func (d *strictDecoder) text(token jsontext.Token) (string, *jsonFault) {
+func (d *strictDecoder) text(token jsontext.Token) (string, *jsonError) {
 	text := token.String()
 	if strings.IndexByte(text, 0) >= 0 {
 		return "", d.fault("the character U+0000 is not accepted")
@@ -153,7 +154,7 @@ func (d *strictDecoder) text(token jsontext.Token) (string, *jsonFault) {
 	return text, nil
 }
 
-func (d *strictDecoder) number(token jsontext.Token) (any, *jsonFault) {
+func (d *strictDecoder) number(token jsontext.Token) (any, *jsonError) {
 	written := token.String()
 	if strings.ContainsAny(written, ".eE") {
 		number, err := strconv.ParseFloat(written, 64)
@@ -170,23 +171,23 @@ func (d *strictDecoder) number(token jsontext.Token) (any, *jsonFault) {
 }
 
 // fault is about the token that was just read.
-func (d *strictDecoder) fault(format string, args ...any) *jsonFault {
-	return &jsonFault{
+func (d *strictDecoder) fault(format string, args ...any) *jsonError {
+	return &jsonError{
 		pointer: string(d.tokens.StackPointer()), offset: d.tokens.InputOffset(), detail: fmt.Sprintf(format, args...),
 	}
 }
 
 // syntax words an error of the tokenizer.
-func (d *strictDecoder) syntax(err error) *jsonFault {
+func (d *strictDecoder) syntax(err error) *jsonError {
 	var syntactic *jsontext.SyntacticError
 	switch {
 	case errors.As(err, &syntactic):
 	case errors.Is(err, io.EOF):
-		return &jsonFault{offset: -1, detail: "the body is empty"}
+		return &jsonError{offset: -1, detail: "the body is empty"}
 	default:
-		return &jsonFault{offset: d.tokens.InputOffset(), detail: "the document cannot be read"}
+		return &jsonError{offset: d.tokens.InputOffset(), detail: "the document cannot be read"}
 	}
-	fault := &jsonFault{pointer: string(syntactic.JSONPointer), offset: syntactic.ByteOffset}
+	fault := &jsonError{pointer: string(syntactic.JSONPointer), offset: syntactic.ByteOffset}
 	switch {
 	case errors.Is(syntactic.Err, jsontext.ErrDuplicateName):
 		fault.detail = fmt.Sprintf("the field %q comes twice", syntactic.JSONPointer.LastToken())

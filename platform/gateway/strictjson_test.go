@@ -37,7 +37,7 @@ func TestDecodeStrict(t *testing.T) {
 			t.Errorf("%s: got %#v, want %#v", document, got, want)
 		}
 	}
-	for document, want := range map[string]jsonFault{
+	for document, want := range map[string]jsonError{
 		``:                      {"", -1, "the body is empty"},
 		`{"a":1,"a":2}`:         {"/a", 7, `the field "a" comes twice`},
 		`{"a":{"b":[0,{"c":1,`:  {"/a/b/1", 20, "the document ends too early"},
