@@ -84,8 +84,9 @@ func ExampleBinding_Decoder() {
 }
 
 func ExampleDeriveID() {
-	fmt.Println(events.DeriveID("saga-1", "reserve-seat", "do") == events.DeriveID("saga-1", "reserve-seat", "do"))
-	fmt.Println(events.DeriveID("saga-1", "reserve-seat", "do") == events.DeriveID("saga-1", "reserve-seat", "undo"))
+	first := events.DeriveID("saga-1", "reserve-seat", "do")
+	fmt.Println(first == events.DeriveID("saga-1", "reserve-seat", "do"))
+	fmt.Println(first == events.DeriveID("saga-1", "reserve-seat", "undo"))
 	// Output:
 	// true
 	// false

@@ -46,7 +46,7 @@ func TestOrdinaryUser(t *testing.T) {
 // openTempDir is a t.TempDir that other users can get to.
 func openTempDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "countermand-open-")
+	dir, err := os.MkdirTemp("/tmp", "countermand-open-") //nolint:usetesting // t.TempDir is closed to other users
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,10 +36,10 @@ type source struct {
 	fetch func(ctx context.Context, major int) (bin string, err error)
 }
 
-// notHere is why a source does not apply to this machine.
-type notHere string
+// absentError is why a source does not apply to this machine.
+type absentError string
 
-func (n notHere) Error() string { return string(n) }
+func (n absentError) Error() string { return string(n) }
 
 // finder looks for PostgreSQL: in the folder the user named, or else in the
 // installed ones and then in the sources, in that order.
@@ -116,7 +116,7 @@ func (f finder) find(ctx context.Context, major int) (installation, error) {
 		if ctx.Err() != nil {
 			return installation{}, fmt.Errorf("find PostgreSQL: %s: %w", s.name, context.Cause(ctx))
 		}
-		if _, skip := errors.AsType[notHere](err); !skip {
+		if _, skip := errors.AsType[absentError](err); !skip {
 			first, _, _ := strings.Cut(err.Error(), "\n")
 			f.progress("Getting PostgreSQL by " + s.name + " did not work: " + first)
 		}

@@ -21,11 +21,11 @@ const noCluster = "/etc/postgresql-common/createcluster.d/countermand-no-main-cl
 // Debian system can.
 func (c binariesCache) fetchApt(ctx context.Context, major int) (string, error) {
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
-		return "", notHere("only root can install packages, on Debian and Ubuntu")
+		return "", absentError("only root can install packages, on Debian and Ubuntu")
 	}
 	apt, err := exec.LookPath("apt-get")
 	if err != nil {
-		return "", notHere("apt-get is not on PATH")
+		return "", absentError("apt-get is not on PATH")
 	}
 	pkg := "postgresql"
 	if major != 0 {

@@ -69,7 +69,7 @@ func release(major int) (string, error) {
 	}
 	version, ok := downloads[major]
 	if !ok {
-		return "", notHere(fmt.Sprintf("no download of PostgreSQL %d is known", major))
+		return "", absentError(fmt.Sprintf("no download of PostgreSQL %d is known", major))
 	}
 	return version, nil
 }
@@ -124,7 +124,7 @@ func openToAll(dir string) error {
 		if entry.IsDir() || mode&0o100 != 0 {
 			mode |= 0o111
 		}
-		return os.Chmod(path, mode)
+		return os.Chmod(path, mode) //nolint:gosec // the folder is ours alone while it is being filled
 	})
 }
 

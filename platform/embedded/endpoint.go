@@ -91,7 +91,7 @@ func fitsSocket(dir string) bool {
 
 // freePort returns a port of 127.0.0.1 that was free a moment ago.
 func freePort() (int, error) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	l, err := net.Listen("tcp4", "127.0.0.1:0") //nolint:noctx // binding to loopback does not wait
 	if err != nil {
 		return 0, fmt.Errorf("find a free port: %w", err)
 	}

@@ -128,7 +128,7 @@ func (s *serverProcess) stop(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	for _, sig := range []syscall.Signal{syscall.SIGQUIT, syscall.SIGKILL} {
-		s.logger.Warn("postgres did not stop in time", "pid", s.cmd.Process.Pid, "signal", sig.String())
+		s.logger.WarnContext(ctx, "postgres did not stop in time", "pid", s.cmd.Process.Pid, "signal", sig.String())
 		if err := s.signal(sig); err != nil {
 			return err
 		}
