@@ -2,6 +2,7 @@ package saga
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -99,9 +100,7 @@ func (e *Engine) load(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]*stor
 		return nil, now, err
 	}
 	e.clock.set(now)
-	for id, s := range read {
-		found[id] = s
-	}
+	maps.Copy(found, read)
 	return found, now, nil
 }
 

@@ -112,7 +112,7 @@ func (d *decision) forward(i int) {
 	if i == len(p.steps) {
 		result, err := protect(func() ([]byte, error) { return p.result(d.State) })
 		if err != nil {
-			d.stick(p.steps[i-1].name, "definition_failed", err)
+			d.stick(p.steps[i-1].name, err)
 			return
 		}
 		d.Status, d.Result, d.Trouble = Completed, result, nil
@@ -133,7 +133,7 @@ func (d *decision) forward(i int) {
 // the saga turns round, after it somebody must look.
 func (d *decision) fail(i int, s *step, err error) {
 	if s.afterPivot {
-		d.stick(s.name, "definition_failed", err)
+		d.stick(s.name, err)
 		return
 	}
 	d.Failure = &Failure{Step: s.name, Code: "definition_failed", Message: "the saga's own code failed"}
@@ -153,7 +153,7 @@ func (d *decision) backward(i int) {
 			return s.buildUndo(d.State, record.Do.Request, record.Do.Reply, record.Status == StepTimedOut)
 		})
 		if err != nil {
-			d.stick(s.name, "definition_failed", err)
+			d.stick(s.name, err)
 			return
 		}
 		record.Status = StepCompensating
@@ -250,7 +250,7 @@ func (d *decision) refused(s *step, call *CallRecord, rejection *events.Rejectio
 func (d *decision) foldFailed(i int, reply []byte, err error) {
 	s := &d.program.steps[i]
 	if s.pivot || s.afterPivot {
-		d.stick(s.name, "definition_failed", err)
+		d.stick(s.name, err)
 		return
 	}
 	d.Steps[i].Do.answered(reply)
@@ -288,10 +288,10 @@ func (d *decision) tick() {
 	d.send(i, call)
 }
 
-// stick makes the saga stuck where it stands.
-func (d *decision) stick(step string, code events.Code, err error) {
+// stick makes the saga stuck where it stands, because its own code failed.
+func (d *decision) stick(step string, err error) {
 	d.Status = Stuck
-	d.Trouble = &Failure{Step: step, Code: code, Message: clip(err.Error())}
+	d.Trouble = &Failure{Step: step, Code: "definition_failed", Message: clip(err.Error())}
 }
 
 // Limits on what one transition stores and sends: a message that no broker takes

@@ -378,8 +378,7 @@ func (t *transition) commit(ctx context.Context, out *pgx.Batch) error {
 	}
 	if err := t.engine.pool.SendBatch(ctx, out).Close(); err != nil {
 		t.engine.cache.forget(t.order)
-		var server *pgconn.PgError
-		if !errors.As(err, &server) { // the answer never came
+		if _, answered := errors.AsType[*pgconn.PgError](err); !answered { // it may have committed
 			return fmt.Errorf("commit sagas: %w: %w", postgres.ErrCommitUnknown, err)
 		}
 		return fmt.Errorf("commit sagas: %w", err)

@@ -112,11 +112,8 @@ func UndoID(sagaID, step string) string { return events.DeriveID(sagaID, step, "
 // that of its compensation; -1 when it waits for none.
 func (in *Instance) awaited() (index int, undo bool) {
 	for i := range in.Steps {
-		switch in.Steps[i].Status {
-		case StepRunning:
-			return i, false
-		case StepCompensating:
-			return i, true
+		if status := in.Steps[i].Status; status == StepRunning || status == StepCompensating {
+			return i, status == StepCompensating
 		}
 	}
 	return -1, false

@@ -140,7 +140,7 @@ func parseCursor(cursor string) (at time.Time, id uuid.UUID, err error) {
 		return at, id, ErrBadCursor
 	}
 	cut := len(raw) - 37 // a space and a UUID
-	if at, err = time.Parse(time.RFC3339Nano, string(raw[:cut])); err != nil {
+	if at, err = time.Parse(time.RFC3339Nano, string(raw[:cut])); err != nil || raw[cut] != ' ' {
 		return at, id, ErrBadCursor
 	}
 	if id, err = uuid.Parse(string(raw[cut+1:])); err != nil {
