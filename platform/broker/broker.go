@@ -10,7 +10,8 @@ import (
 
 // Limits that hold on every broker.
 const (
-	// MessageBytesMax bounds the data and attributes of one message.
+	// MessageBytesMax bounds the data of one message; the attributes have their
+	// own limit, [events.AttributesBytesMax].
 	MessageBytesMax = 1 << 20
 	// BatchMessagesMax is the most messages one PublishBatch takes.
 	BatchMessagesMax = 1000

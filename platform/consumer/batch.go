@@ -83,8 +83,8 @@ func (b *Batch) QueuePositions(batch *pgx.Batch) {
 		topics, partitions = append(topics, string(source.Topic)), append(partitions, int32(source.Partition))
 		before, after = append(before, int64(b.before[source])), append(after, int64(offset))
 	}
-	// The division fails the transaction when a row did not move: somebody else
-	// owns the partition now, and this transaction's effects are not to be.
+	// A row that did not move fails the transaction: somebody else owns the
+	// partition now, and this transaction's effects are not to be.
 	batch.Queue(`
 		with moved as (
 			update consumer_position as p set handled = m.after, updated_at = clock_timestamp()
@@ -92,14 +92,14 @@ func (b *Batch) QueuePositions(batch *pgx.Batch) {
 			where p.consumer = $1 and p.topic = m.topic and p.partition = m.partition and p.handled = m.before
 			returning 1
 		)
-		select 1 / (case when count(*) = $6 then 1 else 0 end) from moved`,
+		select consumer_expect(count(*), $6) from moved`,
 		b.consumer, topics, partitions, before, after, n)
 }
 
 // IsFenced reports that a transaction failed because another process has taken
 // over one of the batch's partitions.
 func IsFenced(err error) bool {
-	const divisionByZero = "22012"
+	const conflict = "CM410" // of the function consumer_expect
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == divisionByZero
+	return errors.As(err, &pg) && pg.Code == conflict
 }

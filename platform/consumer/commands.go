@@ -239,7 +239,7 @@ func (w *work) run(ctx context.Context, i int, key uuid.UUID, handler Handler) e
 	case guard.failed:
 		// There is no savepoint but that of the delivery before. The cause is not
 		// wrapped: it is the handler's, and must not pass for one of the platform's.
-		return fmt.Errorf("handle %s: no savepoint to return to: %v", e.Type, err)
+		return fmt.Errorf("handle %s: no savepoint to return to: %s", e.Type, err.Error())
 	}
 	var terminal *terminalError
 	switch {

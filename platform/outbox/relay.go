@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -39,6 +41,7 @@ func (c RelayConfig) withDefaults() RelayConfig {
 	if c.BatchMax == 0 {
 		c.BatchMax = 500
 	}
+	c.BatchMax = min(c.BatchMax, broker.BatchMessagesMax)
 	if c.Poll == 0 {
 		c.Poll = 500 * time.Millisecond
 	}
@@ -51,6 +54,10 @@ func (c RelayConfig) withDefaults() RelayConfig {
 	return c
 }
 
+// statementTimeout bounds each round trip: a server that is cut off answers no
+// more, and the connection does not notice.
+const statementTimeout = 30 * time.Second
+
 // backoffMax caps how long a relay rests after the broker refused a batch.
 const backoffMax = 5 * time.Second
 
@@ -60,8 +67,11 @@ type Relay struct {
 	pool      *pgxpool.Pool
 	publisher broker.Publisher
 	config    RelayConfig
-	wake      chan struct{} // capacity 1: a wake-up while busy is not lost
-	published *prometheus.CounterVec
+	wake      chan struct{}          // capacity 1: a wake-up while busy is not lost
+	published *prometheus.CounterVec // by outcome
+	stored    prometheus.Counter     // its children
+	duplicate prometheus.Counter
+	failed    prometheus.Counter
 	dead      prometheus.Counter
 }
 
@@ -81,6 +91,8 @@ func NewRelay(pool *pgxpool.Pool, publisher broker.Publisher, config RelayConfig
 			Help: "Messages of the outbox that the broker will never take.",
 		}),
 	}
+	r.stored, r.duplicate = r.published.WithLabelValues("stored"), r.published.WithLabelValues("duplicate")
+	r.failed = r.published.WithLabelValues("failed")
 	if config.Metrics != nil {
 		config.Metrics.MustRegister(r.published, r.dead)
 	}
@@ -157,15 +169,21 @@ func (r *Relay) session(ctx context.Context) error {
 		published []row // stored by the broker, not yet deleted
 		balanceAt time.Time
 		failures  int
+		first     int // lane to read first, so that a full one does not starve the others
 	)
 	for ctx.Err() == nil {
 		if time.Now().After(balanceAt) {
+			// Whoever gets a lane of ours must not find what is published already.
+			if _, err := r.exchange(work, conn, published, nil); err != nil {
+				return err
+			}
+			published = nil
 			if err := balance(work, division); err != nil {
 				return err
 			}
 			balanceAt = time.Now().Add(r.config.Balance)
 		}
-		rows, err := r.exchange(work, conn, published, division.Held())
+		rows, err := r.exchange(work, conn, published, rotate(division.Held(), first))
 		if err != nil {
 			return err
 		}
@@ -178,12 +196,18 @@ func (r *Relay) session(ctx context.Context) error {
 			}
 			continue
 		}
+		if len(rows) == r.config.BatchMax {
+			first = int(rows[len(rows)-1].Lane) + 1
+		}
 		published, err = r.publish(work, conn, rows)
 		if err == nil {
 			failures = 0
 			continue
 		}
 		failures++
+		if len(published) > 0 { // it is not away, only slow or stumbling
+			failures = 1
+		}
 		rest := min(backoffMax, 50*time.Millisecond<<min(failures, 7))
 		r.config.Logger.WarnContext(ctx, "outbox relay waits for the broker",
 			"outbox", r.config.Name, "waiting", len(rows)-len(published), "retry_in", rest, "error", err)
@@ -194,6 +218,13 @@ func (r *Relay) session(ctx context.Context) error {
 	}
 	r.drain(work, conn, published, division.Held())
 	return nil
+}
+
+// rotate returns the lanes in order, beginning with the one numbered first or
+// the next above it.
+func rotate(lanes []int, first int) []int {
+	at, _ := slices.BinarySearch(lanes, first)
+	return slices.Concat(lanes[at:], lanes[:at])
 }
 
 func balance(ctx context.Context, division *share.Division) error {
@@ -209,11 +240,10 @@ func balance(ctx context.Context, division *share.Division) error {
 }
 
 // exchange deletes what was published and reads what is to be, in one round
-// trip and one transaction.
+// trip and one transaction. Of each lane it reads the oldest rows, in order.
 func (r *Relay) exchange(ctx context.Context, conn *pgx.Conn, published []row, lanes []int) ([]row, error) {
-	if len(lanes) == 0 && len(published) == 0 {
-		return nil, nil
-	}
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
 	var batch pgx.Batch
 	if len(published) > 0 {
 		lane, id := make([]int16, len(published)), make([]int64, len(published))
@@ -225,18 +255,24 @@ func (r *Relay) exchange(ctx context.Context, conn *pgx.Conn, published []row, l
 			where outbox.lane = p.lane and outbox.id = p.id`, lane, id)
 	}
 	var rows []row
-	batch.Queue(`
-		select o.lane, o.id, o.publish_id, o.topic, o.attributes, o.data
-		from unnest($1::smallint[]) as l (lane)
-		cross join lateral (
-			select * from outbox where outbox.lane = l.lane order by id limit $2
-		) as o
-		order by o.lane, o.id
-		limit $2`, lanes, r.config.BatchMax,
-	).Query(func(found pgx.Rows) (err error) {
-		rows, err = pgx.CollectRows(found, pgx.RowToStructByPos[row])
-		return err
-	})
+	if len(lanes) > 0 {
+		// A lateral join can only be a nested loop: lane after lane, as the array
+		// has them, until the limit. Sorting would read all lanes to the full first.
+		batch.Queue(`
+			select o.lane, o.id, o.publish_id, o.topic, o.attributes, o.data
+			from unnest($1::smallint[]) as l (lane)
+			cross join lateral (
+				select * from outbox where outbox.lane = l.lane order by id limit $2
+			) as o
+			limit $2`, lanes, r.config.BatchMax,
+		).Query(func(found pgx.Rows) (err error) {
+			rows, err = pgx.CollectRows(found, pgx.RowToStructByPos[row])
+			return err
+		})
+	}
+	if batch.Len() == 0 {
+		return nil, nil
+	}
 	if err := conn.SendBatch(ctx, &batch).Close(); err != nil {
 		return nil, fmt.Errorf("read outbox: %w", err)
 	}
@@ -266,11 +302,11 @@ func (r *Relay) publish(ctx context.Context, conn *pgx.Conn, rows []row) (done [
 	for i, receipt := range r.publisher.PublishBatch(ctx, messages) {
 		switch {
 		case receipt.Err == nil:
-			outcome := "stored"
 			if receipt.Duplicate {
-				outcome = "duplicate"
+				r.duplicate.Inc()
+			} else {
+				r.stored.Inc()
 			}
-			r.published.WithLabelValues(outcome).Inc()
 			done = append(done, sent[i])
 		case errors.Is(receipt.Err, broker.ErrRejected):
 			if buryErr := r.bury(ctx, conn, sent[i], receipt.Err); buryErr != nil {
@@ -278,7 +314,7 @@ func (r *Relay) publish(ctx context.Context, conn *pgx.Conn, rows []row) (done [
 			}
 			done = append(done, sent[i])
 		default:
-			r.published.WithLabelValues("failed").Inc()
+			r.failed.Inc()
 			if err == nil { // one reason says it all; a batch has hundreds
 				err = receipt.Err
 			}
@@ -289,16 +325,23 @@ func (r *Relay) publish(ctx context.Context, conn *pgx.Conn, rows []row) (done [
 
 // bury sets a row aside that no broker will ever take, so that the lane goes on.
 func (r *Relay) bury(ctx context.Context, conn *pgx.Conn, row row, reason error) error {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
 	_, err := conn.Exec(ctx, `
 		insert into outbox_dead (id, publish_id, topic, attributes, data, created_at, error)
 		select id, publish_id, topic, attributes, data, created_at, $3 from outbox where lane = $1 and id = $2
-		on conflict (id) do nothing`, row.Lane, row.ID, reason.Error())
+		on conflict (id) do nothing`, row.Lane, row.ID, printable(reason.Error()))
 	if err != nil {
 		return fmt.Errorf("set outbox row %d aside: %w", row.ID, err)
 	}
 	r.dead.Inc()
 	r.config.Logger.ErrorContext(ctx, "outbox row set aside", "outbox", r.config.Name, "row", row.ID, "topic", row.Topic, "error", reason)
 	return nil
+}
+
+// printable makes a text that Postgres takes out of any bytes.
+func printable(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
 // drain is the last pass of a relay that was told to stop: what is committed

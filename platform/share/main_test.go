@@ -67,3 +67,18 @@ func (m *member) balance(t *testing.T) bool {
 	}
 	return taken
 }
+
+// leave ends a member and waits until the server has noticed.
+func (m *member) leave(t *testing.T, other *member) {
+	t.Helper()
+	pid := m.conn.PgConn().PID()
+	if err := m.conn.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for there := true; there; {
+		err := other.conn.QueryRow(t.Context(), "select exists(select from pg_locks where pid = $1)", pid).Scan(&there)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -4,7 +4,7 @@
 // An item is owned through a session advisory lock, so a process that dies
 // loses its items the moment its connection does, with no lease to wait out and
 // no clock to trust. Members are counted by advisory locks as well: nothing is
-// stored. The connection must be a direct one; a pooler in transaction mode
+// stored. The locks of one database do not meet those of another. The connection must be a direct one; a pooler in transaction mode
 // would hand the locks to somebody else.
 //
 // Ownership is an optimisation, not a fence: a process that lost its connection
@@ -16,11 +16,15 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
-	"math/rand/v2"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
+
+// patience bounds every statement: a server that is cut off answers no more, and
+// the connection does not notice.
+const patience = 30 * time.Second
 
 // Division is one process's part in dividing the items 0 to n-1 of a name. It
 // is bound to a connection and not safe for concurrent use.
@@ -32,13 +36,21 @@ type Division struct {
 	held    []int
 }
 
-// Join makes this connection a member of the division called name.
+// Join makes this connection a member of the division called name. A connection
+// can be a member of a name once.
 func Join(ctx context.Context, conn *pgx.Conn, name string, items int) (*Division, error) {
 	d := &Division{
 		conn: conn, items: items, members: class(name + "/members"), locks: class(name + "/items"),
 		held: []int{}, // not nil: pgx sends nil as null, which no item differs from
 	}
-	if _, err := conn.Exec(ctx, "select pg_advisory_lock($1, $2)", d.members, rand.Int32()); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	// The keepalives have the server find out within half a minute that the
+	// machine at the other end is gone; the system's default is two hours.
+	_, err := conn.Exec(ctx, `
+		select set_config('tcp_keepalives_idle', '15', false), set_config('tcp_keepalives_interval', '5', false),
+			set_config('tcp_keepalives_count', '3', false), pg_advisory_lock($1, pg_backend_pid())`, d.members)
+	if err != nil {
 		return nil, fmt.Errorf("join division %s: %w", name, err)
 	}
 	return d, nil
@@ -65,6 +77,8 @@ func (d *Division) Surplus(ctx context.Context) ([]int, error) {
 
 // Release gives items up, for other members to take.
 func (d *Division) Release(ctx context.Context, items []int) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	for _, item := range items {
 		if _, err := d.conn.Exec(ctx, "select pg_advisory_unlock($1, $2)", d.locks, int32(item)); err != nil {
 			return fmt.Errorf("release item %d: %w", item, err)
@@ -84,6 +98,8 @@ func (d *Division) Take(ctx context.Context) (bool, error) {
 	if len(d.held) >= fair {
 		return false, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	// The limit stops the scan at the fair share: a lock taken by a row that is
 	// then thrown away would be held without being known.
 	rows, err := d.conn.Query(ctx, `
@@ -104,17 +120,24 @@ func (d *Division) Take(ctx context.Context) (bool, error) {
 	return len(taken) > 0, nil
 }
 
-// fair returns how many items a member may hold: the quotient, rounded up.
+// fair returns how many items this member may hold: the items divided by the
+// members, and one of the remainder for those who come first by their lock.
 func (d *Division) fair(ctx context.Context) (int, error) {
-	var members int
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var members, before int
 	err := d.conn.QueryRow(ctx, `
-		select count(*) from pg_locks
+		select count(*), count(*) filter (where objid < pg_backend_pid()::oid) from pg_locks
 		where locktype = 'advisory' and classid = ($1::bigint & 4294967295)::oid and objsubid = 2 and granted
 			and database = (select oid from pg_database where datname = current_database())`,
-		int64(d.members)).Scan(&members)
+		int64(d.members)).Scan(&members, &before)
 	if err != nil {
 		return 0, fmt.Errorf("count members: %w", err)
 	}
 	members = max(members, 1)
-	return (d.items + members - 1) / members, nil
+	share := d.items / members
+	if before < d.items%members {
+		share++
+	}
+	return share, nil
 }

@@ -19,8 +19,14 @@ import (
 // another. A member that lives says so three times as often.
 const ackWaitDefault = 30 * time.Second
 
-// pullMax is how many messages a member asks for at a time.
-const pullMax = 8
+// pullMax is how many messages a member asks for. The server sends one at a time
+// all the same, but asking for one would stall: the client (nats.go 1.55) asks
+// again when half of them have come, and looks at that once per message and not
+// at all while its last request is being sent. Should that take as long as all
+// the messages that are left, it asks no more until two heartbeats are missed. Its
+// channel has as many places, and a message that finds it full of heartbeats,
+// which pile up while one is handled, is dropped.
+const pullMax = 256
 
 // group is a member of a consumer group: one durable consumer per partition,
 // shared by all members. MaxAckPending 1 makes the server hold a partition back
@@ -70,10 +76,6 @@ func (b *Broker) iterator(ctx context.Context, topic events.Topic, partition int
 	if err != nil {
 		return nil, err
 	}
-	// The server sends one at a time anyway. With a request for one, the client can
-	// miss the moment to ask for the next (its check for a request in progress runs
-	// once per message) and then sits idle for two heartbeats, and its channel has
-	// no room for a message beside a heartbeat, so the message would be dropped.
 	return consumer.Messages(jetstream.PullMaxMessages(pullMax))
 }
 

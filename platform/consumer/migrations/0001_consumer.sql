@@ -43,3 +43,13 @@ create table dead_letter (
 	died_at    timestamptz not null default clock_timestamp(),
 	unique (consumer, topic, partition, position, event_id)
 );
+
+-- Fails the transaction of a consumer whose positions another one has moved.
+-- +goose StatementBegin
+create function consumer_expect(actual bigint, expected bigint) returns void language plpgsql as $$
+begin
+	if actual <> expected then
+		raise exception 'consumer position conflict: % of % rows', actual, expected using errcode = 'CM410';
+	end if;
+end $$;
+-- +goose StatementEnd
