@@ -23,6 +23,8 @@ type StartInput struct {
 	ID          string
 	Request     []byte
 	Fingerprint string
+	// At is when the command was made, by its sender's clock.
+	At time.Time
 }
 
 // ReplyInput is a participant's answer.
@@ -71,7 +73,9 @@ func (p *Program) Decide(in Instance, input Input, now time.Time) (out Instance,
 	if !d.applied {
 		return in, nil, Ignored
 	}
-	d.UpdatedAt = now
+	if now.After(d.UpdatedAt) { // a saga's time does not go back, whatever clocks do
+		d.UpdatedAt = now
+	}
 	return d.Instance, d.effects, Applied
 }
 
@@ -84,6 +88,9 @@ type decision struct {
 	applied bool
 }
 
+// skewMax is how far ahead a sender's clock is believed.
+const skewMax = time.Second
+
 func (d *decision) start(input StartInput) {
 	if d.Status != "" {
 		return
@@ -92,6 +99,11 @@ func (d *decision) start(input StartInput) {
 	p := d.program
 	d.ID, d.Name, d.Version, d.StartType, d.Fingerprint = input.ID, p.Name, p.Version, p.StartType, input.Fingerprint
 	d.Status, d.CreatedAt = Running, d.now
+	if ahead := input.At.Sub(d.now); ahead > 0 && ahead < skewMax {
+		// Whoever saw the command accepted must not find the saga older than that.
+		d.CreatedAt = input.At
+	}
+	d.UpdatedAt = d.CreatedAt
 	d.Steps = make([]StepRecord, len(p.steps))
 	for i, s := range p.steps {
 		d.Steps[i] = StepRecord{Name: s.name, Status: StepPending}

@@ -392,3 +392,18 @@ func second(s saga.Step[trip]) saga.Step[trip] {
 	s.Name += "-2"
 	return s
 }
+
+func TestDecideKeepsTimeGoingForward(t *testing.T) {
+	for name, c := range map[string]struct{ ahead, want time.Duration }{
+		"a sender a little ahead is believed": {2 * time.Millisecond, 2 * time.Millisecond},
+		"a sender far ahead is not":           {time.Hour, 0},
+		"a sender behind changes nothing":     {-time.Second, 0},
+	} {
+		p := play(t, standard())
+		request := encode(t, booking{Trip: "x"})
+		p.decide(saga.Input{Start: &saga.StartInput{ID: tripID, Request: request, At: p.now.Add(c.ahead)}})
+		if want := dawn.Add(c.want); !p.saga.CreatedAt.Equal(want) || !p.saga.UpdatedAt.Equal(want) {
+			t.Errorf("%s: created %s, updated %s, want %s", name, p.saga.CreatedAt, p.saga.UpdatedAt, want)
+		}
+	}
+}

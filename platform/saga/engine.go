@@ -283,7 +283,7 @@ func (t *transition) deliver(ctx context.Context, id uuid.UUID, d *broker.Delive
 	saga := &stored{Instance: Instance{Name: program.Name, Version: program.Version}}
 	t.found[id] = saga
 	return t.decide(ctx, saga, Input{Start: &StartInput{
-		ID: id.String(), Request: event.Data, Fingerprint: event.Extension("fingerprint"),
+		ID: id.String(), Request: event.Data, Fingerprint: event.Extension("fingerprint"), At: event.Time,
 	}}, event)
 }
 
