@@ -35,7 +35,7 @@ func NewCommitter(publisher Publisher, queueMax int) *Committer {
 	if queueMax <= 0 {
 		queueMax = 10_000
 	}
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, stop := context.WithCancel(context.Background()) //nolint:gosec // Close calls it
 	c := &Committer{publisher: publisher, queue: make(chan *commit, queueMax), done: make(chan struct{}), stop: stop}
 	go c.run(ctx)
 	return c
@@ -87,7 +87,6 @@ func (c *Committer) run(ctx context.Context) {
 	var held []*commit // same PublishID as one in the batch before: they go next
 	for ctx.Err() == nil {
 		batch := held
-		held = nil
 		if len(batch) == 0 {
 			select {
 			case one := <-c.queue:

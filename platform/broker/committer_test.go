@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -136,7 +137,7 @@ func TestCommitter(t *testing.T) {
 			defer c.Close()
 			var callers sync.WaitGroup
 			for n := range 1200 {
-				callers.Go(func() { _, _ = c.Publish(t.Context(), one(fmt.Sprint(n))) })
+				callers.Go(func() { _, _ = c.Publish(t.Context(), one(strconv.Itoa(n))) })
 			}
 			callers.Wait()
 			for _, batch := range p.batches {
@@ -212,7 +213,7 @@ func TestCommitter(t *testing.T) {
 			errs := make([]error, 5)
 			var callers sync.WaitGroup
 			for i := range errs {
-				callers.Go(func() { _, errs[i] = c.Publish(t.Context(), one(fmt.Sprint(i%4))) }) // 0 and 4 are copies
+				callers.Go(func() { _, errs[i] = c.Publish(t.Context(), one(strconv.Itoa(i%4))) }) // 0 and 4 are copies
 				synctest.Wait()
 			}
 			begin := time.Now()

@@ -28,6 +28,8 @@ type Batch struct {
 	done     map[Source]uint64
 	failed   map[Source]error
 	attempts map[Source]attempt // of the first delivery of a source
+
+	blameless bool // what failed is not to blame for it
 }
 
 // attempt is the story of a delivery that failed before.

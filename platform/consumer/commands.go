@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -29,7 +30,7 @@ type CommandsConfig struct {
 	// Name of the consumer. Replies carry /Name as their source.
 	Name string
 	// AttemptsMax is how often a delivery is tried before it becomes a dead
-	// letter: 10 by default, about two minutes with the default backoff.
+	// letter: 10 by default, about a minute and a half with the default backoff.
 	AttemptsMax int
 	// Wake is called after each commit, to wake the outbox relay; nil: nobody.
 	Wake   func()
@@ -144,7 +145,7 @@ func (w *work) deliver(ctx context.Context, i int) error {
 	switch {
 	case d.Malformed != nil:
 		w.bury(i, number, d.Malformed)
-		return nil
+		return nil //nolint:nilerr // it is set aside, and the batch goes on
 	case !known:
 		w.bury(i, number, fmt.Errorf("no handler for %s", d.Event.Type))
 		return nil
@@ -152,17 +153,21 @@ func (w *work) deliver(ctx context.Context, i int) error {
 		w.bury(i, number-1, last)
 		return nil
 	}
+	if err := events.Topic(d.Event.ReplyTo).Validate(); err != nil && d.Event.ReplyTo != "" {
+		w.bury(i, number, fmt.Errorf("reply to: %w", err))
+		return nil
+	}
 	e := &d.Event
 	key := w.key(e.Source, e.ID)
 	if entry, seen := w.inbox[key]; seen {
-		if err := w.again(e, entry); err != nil {
+		if err := w.again(ctx, e, entry); err != nil {
 			return err
 		}
 		w.batch.Done(i)
 		return nil
 	}
 	if e.Undoes != "" && !w.mustUndo(e) {
-		return w.conclude(i, key, statusReplied, handler.zeroReply(), nil, nil)
+		return w.conclude(ctx, i, key, statusReplied, handler.zeroReply(), nil, nil)
 	}
 	return w.run(ctx, i, key, handler)
 }
@@ -170,7 +175,7 @@ func (w *work) deliver(ctx context.Context, i int) error {
 // again answers a command that was handled before as it was answered then. The
 // publish id is fresh: the broker's window must not swallow a reply that is asked
 // for because the first one was lost.
-func (w *work) again(e *events.Event, seen *entry) error {
+func (w *work) again(ctx context.Context, e *events.Event, seen *entry) error {
 	var rejection *events.Rejection
 	switch {
 	case e.ReplyTo == "" || seen.status == statusDeferred:
@@ -183,7 +188,7 @@ func (w *work) again(e *events.Event, seen *entry) error {
 			return fmt.Errorf("inbox entry of command %s: %w", e.ID, err)
 		}
 	}
-	reply, err := newReply(e, w.source(), seen.answer, rejection)
+	reply, err := newReply(ctx, e, w.source(), seen.answer, rejection)
 	if err != nil {
 		return err
 	}
@@ -191,10 +196,12 @@ func (w *work) again(e *events.Event, seen *entry) error {
 	return nil
 }
 
-// newReply returns the reply to a command, in the command's trace.
-func newReply(command *events.Event, source string, data []byte, rejection *events.Rejection) (events.Event, error) {
+// newReply returns the reply to a command, in the command's trace: caused by the
+// span in ctx, if there is one.
+func newReply(ctx context.Context, command *events.Event, source string, data []byte, rejection *events.Rejection) (events.Event, error) {
 	reply, err := events.NewReply(command, source, data, rejection, time.Now().UTC())
 	reply.TraceParent, reply.TraceState = command.TraceParent, command.TraceState
+	telemetry.Inject(ctx, &reply)
 	return reply, err
 }
 
@@ -230,6 +237,9 @@ func (w *work) run(ctx context.Context, i int, key uuid.UUID, handler Handler) e
 
 	var rejection *events.Rejection
 	w.guarded = w.guarded || guard.opened
+	if (err == nil || errors.Is(err, ErrDeferred)) && w.tx.Conn().PgConn().TxStatus() == 'E' {
+		err = errors.New("the handler passed over the error of a statement")
+	}
 	switch {
 	case err == nil || errors.Is(err, ErrDeferred):
 	case guard.opened:
@@ -244,7 +254,7 @@ func (w *work) run(ctx context.Context, i int, key uuid.UUID, handler Handler) e
 	var terminal *terminalError
 	switch {
 	case err == nil:
-		return w.conclude(i, key, statusReplied, reply, nil, s.emitted)
+		return w.conclude(ctx, i, key, statusReplied, reply, nil, s.emitted)
 	case errors.Is(err, ErrDeferred):
 		w.out = append(w.out, s.emitted...)
 		w.inbox.set(key, statusDeferred, events.AppendAttributes(nil, e), nil)
@@ -259,7 +269,7 @@ func (w *work) run(ctx context.Context, i int, key uuid.UUID, handler Handler) e
 			w.config.Logger.ErrorContext(ctx, "rejection code is not in the contract", "consumer", w.config.Name,
 				"event_type", e.Type, "code", rejection.Code)
 		}
-		return w.conclude(i, key, statusRejected, nil, rejection, nil)
+		return w.conclude(ctx, i, key, statusRejected, nil, rejection, nil)
 	case errors.As(err, &terminal):
 		span.SetStatus(codes.Error, "terminal")
 		w.bury(i, number, err)
@@ -281,17 +291,20 @@ func (w *work) call(ctx context.Context, handler Handler, tx pgx.Tx, e *events.E
 }
 
 // conclude records how the command ended and queues its reply.
-func (w *work) conclude(i int, key uuid.UUID, status string, data []byte, rejection *events.Rejection, emitted []broker.Message) error {
+func (w *work) conclude(ctx context.Context, i int, key uuid.UUID, status string, data []byte,
+	rejection *events.Rejection, emitted []broker.Message,
+) error {
 	e := &w.batch.Deliveries[i].Event
 	answer := data
 	if rejection != nil {
+		rejection = &events.Rejection{Code: rejection.Code, Message: clip(rejection.Message)}
 		var err error
 		if answer, err = json.Marshal(rejection); err != nil {
 			return fmt.Errorf("encode rejection of %s: %w", e.Type, err)
 		}
 	}
 	if e.ReplyTo != "" {
-		reply, err := newReply(e, w.source(), data, rejection)
+		reply, err := newReply(ctx, e, w.source(), data, rejection)
 		if err != nil {
 			return err
 		}
@@ -304,6 +317,15 @@ func (w *work) conclude(i int, key uuid.UUID, status string, data []byte, reject
 	}
 	w.batch.Done(i)
 	return nil
+}
+
+// clip bounds a text that is meant for people.
+func clip(text string) string {
+	const bytesMax = 1000
+	if len(text) > bytesMax {
+		return strings.ToValidUTF8(text[:bytesMax], "") + "…"
+	}
+	return text
 }
 
 // revoke closes a deferred command that e has undone: nobody waits for its reply

@@ -112,7 +112,7 @@ func (f *Feed) Run(ctx context.Context) error {
 	for {
 		err := f.session(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the end that was asked for
 		}
 		f.config.Logger.WarnContext(ctx, "consumer reads again from its stored positions", "consumer", f.config.Name, "error", err)
 		select {

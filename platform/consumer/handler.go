@@ -1,16 +1,21 @@
 package consumer
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
+	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/broker"
+	"github.com/countermand/countermand/platform/outbox"
+	"github.com/countermand/countermand/platform/telemetry"
 )
 
 // Handler obeys one command type or reacts to one fact type. Make it with
@@ -69,6 +74,9 @@ func encodeReply[R any](reply R) ([]byte, error) {
 	if err != nil {
 		return nil, Terminal(fmt.Errorf("encode reply: %w", err))
 	}
+	if len(data) > broker.MessageBytesMax {
+		return nil, Terminal(fmt.Errorf("reply has %d bytes, at most %d are allowed", len(data), broker.MessageBytesMax))
+	}
 	return data, nil
 }
 
@@ -123,24 +131,31 @@ func Command(ctx context.Context) *events.Event {
 	return nil
 }
 
-// Emit adds a fact to what the handler's transaction publishes. The event is
-// caused by the command in hand and inherits its correlation and partition key.
-// It is published once the transaction has committed, and forgotten when the
-// handler ends in a rejection or an error. Emit panics outside of a handler.
+// Emit adds a fact about subject to what the handler's transaction publishes. The
+// event is caused by the command in hand and inherits its correlation. Facts about
+// one subject keep their order; without a subject they keep the command's. It is
+// published once the transaction has committed, and forgotten when the handler
+// ends in a rejection or an error. An error of Emit is terminal: no broker would
+// take the event. Emit panics outside of a handler.
 func Emit[T any](ctx context.Context, fact events.Fact[T], subject string, payload T) error {
 	s, ok := ctx.Value(scopeKey{}).(*scope)
 	if !ok {
 		panic("consumer.Emit: not inside a handler")
 	}
 	// Derived, so that a handler that runs again emits the same event.
-	id := events.DeriveID(s.consumer, s.event.ID, fact.Type(), subject)
-	e, err := fact.New(id, "/"+s.consumer, payload, s.event.Time)
+	id := events.DeriveID(s.consumer, s.event.Source, s.event.ID, "emit", strconv.Itoa(len(s.emitted)))
+	e, err := fact.New(id, "/"+s.consumer, payload, time.Now())
 	if err != nil {
-		return err
+		return Terminal(err)
 	}
 	e.Subject, e.CausationID = subject, s.event.ID
-	e.CorrelationID, e.PartitionKey = s.event.CorrelationID, subject
+	e.CorrelationID, e.PartitionKey = s.event.CorrelationID, cmp.Or(subject, s.event.Key())
 	e.TraceParent, e.TraceState = s.event.TraceParent, s.event.TraceState
-	s.emitted = append(s.emitted, broker.Message{Topic: fact.Topic(), PublishID: id, Event: e})
+	telemetry.Inject(ctx, &e)
+	m := broker.Message{Topic: fact.Topic(), PublishID: id, Event: e}
+	if err := outbox.Check(&m); err != nil {
+		return Terminal(fmt.Errorf("emit %s: %w", fact.Type(), err))
+	}
+	s.emitted = append(s.emitted, m)
 	return nil
 }

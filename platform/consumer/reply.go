@@ -59,7 +59,7 @@ func Reply[Q, R any](ctx context.Context, tx pgx.Tx, consumer string, _ events.C
 	if err != nil {
 		return fmt.Errorf("encode reply to %s: %w", command.Type, err)
 	}
-	event, err := newReply(&command, "/"+consumer, answer, rejection)
+	event, err := newReply(ctx, &command, "/"+consumer, answer, rejection)
 	if err != nil {
 		return err
 	}

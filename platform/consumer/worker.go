@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/countermand/countermand/platform/broker"
@@ -21,20 +22,21 @@ type worker struct {
 	positions  map[Source]uint64            // stored, by this worker's own commits
 	pending    map[Source][]broker.Delivery // arrived, not handled
 	order      []Source                     // sources with pending deliveries, longest waiting first
-	waiting    int                          // deliveries in pending
 	stalls     map[Source]stall
+	missed     map[Source]bool // sources with deliveries that were let go, to be read again
 }
 
 // stall is a source whose first pending delivery has failed.
 type stall struct {
 	attempt
+	rests int // in a row, which set the next one
 	until time.Time
 }
 
 func newWorker(f *Feed, partitions []int, positions map[Source]uint64) *worker {
 	w := &worker{
 		feed: f, partitions: partitions, positions: make(map[Source]uint64),
-		pending: make(map[Source][]broker.Delivery), stalls: make(map[Source]stall),
+		stalls: make(map[Source]stall),
 	}
 	for source, offset := range positions {
 		if slices.Contains(partitions, source.Partition) {
@@ -47,6 +49,19 @@ func newWorker(f *Feed, partitions []int, positions map[Source]uint64) *worker {
 // run reads and processes until ctx ends (nil) or the positions it works from
 // can no longer be trusted (an error).
 func (w *worker) run(ctx context.Context) error {
+	for {
+		if err := w.read(ctx); !errors.Is(err, errMissed) {
+			return err
+		}
+	}
+}
+
+// errMissed ends the readers so that what was let go can be read again.
+var errMissed = errors.New("deliveries were let go")
+
+// read does the same from the positions it has, with readers of its own.
+func (w *worker) read(ctx context.Context) error {
+	w.pending, w.order, w.missed = make(map[Source][]broker.Delivery), nil, make(map[Source]bool)
 	readers, err := w.feed.readers(ctx, w.partitions, w.positions)
 	if err != nil {
 		return err
@@ -88,13 +103,13 @@ func (w *worker) loop(ctx context.Context, arrived <-chan []broker.Delivery) err
 		if err := w.process(ctx, batch); err != nil {
 			return err
 		}
+		for source := range w.missed {
+			if len(w.pending[source]) == 0 {
+				return errMissed
+			}
+		}
 	}
 }
-
-// pendingMax is how many batches a worker takes in, at most, while all that it
-// has waits for deliveries that failed: what comes may be for other partitions,
-// which must not wait as well.
-const pendingMax = 64
 
 // gather takes in what has arrived. It blocks only while nothing can be done.
 func (w *worker) gather(ctx context.Context, arrived <-chan []broker.Delivery) error {
@@ -103,15 +118,11 @@ func (w *worker) gather(ctx context.Context, arrived <-chan []broker.Delivery) e
 			return ctx.Err()
 		}
 		ready, wake := w.ready()
-		limit := pendingMax * w.feed.config.BatchMax
-		if ready {
-			limit = 4 * w.feed.config.BatchMax
-		}
 		incoming := arrived
-		if w.waiting >= limit {
+		if ready >= 4*w.feed.config.BatchMax {
 			incoming = nil // enough in hand: let the readers, and so the broker, hold the rest
 		}
-		if ready {
+		if ready > 0 {
 			select {
 			case deliveries := <-incoming:
 				w.add(deliveries)
@@ -134,31 +145,39 @@ func (w *worker) gather(ctx context.Context, arrived <-chan []broker.Delivery) e
 	}
 }
 
+// add takes deliveries in. A source that is stalled keeps only a few: holding its
+// reader back would hold the other partitions back, and keeping all would take
+// any amount of memory. The rest is read again when the few are handled.
 func (w *worker) add(deliveries []broker.Delivery) {
 	for i := range deliveries {
 		source := sourceOf(&deliveries[i])
-		if len(w.pending[source]) == 0 {
+		n := len(w.pending[source])
+		if _, stalled := w.stalls[source]; stalled && n >= 2*w.feed.config.BatchMax {
+			w.missed[source] = true
+		}
+		if w.missed[source] {
+			continue
+		}
+		if n == 0 {
 			w.order = append(w.order, source)
 		}
 		w.pending[source] = append(w.pending[source], deliveries[i])
 	}
-	w.waiting += len(deliveries)
 }
 
-// ready reports whether some pending source is not stalled, and if none is, when
-// the first stall ends.
-func (w *worker) ready() (ready bool, wake time.Time) {
+// ready returns how many deliveries wait for nothing but their turn, and if there
+// are none, when the first stall ends.
+func (w *worker) ready() (deliveries int, wake time.Time) {
 	now := time.Now()
 	for _, source := range w.order {
 		stall, stalled := w.stalls[source]
 		if !stalled || !stall.until.After(now) {
-			return true, time.Time{}
-		}
-		if wake.IsZero() || stall.until.Before(wake) {
+			deliveries += len(w.pending[source])
+		} else if wake.IsZero() || stall.until.Before(wake) {
 			wake = stall.until
 		}
 	}
-	return false, wake
+	return deliveries, wake
 }
 
 // next builds a batch from the sources that are not stalled, round after round.
@@ -197,10 +216,7 @@ func (w *worker) process(ctx context.Context, batch *Batch) error {
 		return err
 	}
 	if len(batch.Deliveries) == 1 {
-		batch.reset()
-		batch.Fail(0, err)
-		w.settle(batch)
-		return nil
+		return w.failed(ctx, batch, err)
 	}
 	w.feed.metrics.splits.Inc()
 	batch.reset() // what it said of its deliveries was rolled back with them
@@ -213,21 +229,47 @@ func (w *worker) process(ctx context.Context, batch *Batch) error {
 		}
 		one := &Batch{Deliveries: batch.Deliveries[i : i+1], consumer: batch.consumer, before: w.positions, attempts: batch.attempts}
 		one.reset()
-		err := w.attempt(ctx, one)
-		if err != nil {
-			if lost(err) {
+		switch err := w.attempt(ctx, one); {
+		case err == nil:
+			w.settle(one)
+		case lost(err):
+			return err
+		default:
+			if err := w.failed(ctx, one, err); err != nil {
 				return err
 			}
-			one.reset()
-			one.Fail(0, err)
 		}
-		if _, failed := one.failed[sourceOf(&batch.Deliveries[i])]; failed {
-			batch.Fail(i, err)
+		if one.Skip(0) {
+			batch.Fail(i, nil) // those behind it wait
 		}
-		w.settle(one)
 		delete(batch.attempts, sourceOf(&batch.Deliveries[i]))
 	}
 	return nil
+}
+
+// failed takes in that the transaction of a single delivery has failed. Whether
+// that is the delivery's doing decides if it counts as an attempt: an outage of
+// the database must not make dead letters. An error is one of the latter kind.
+func (w *worker) failed(ctx context.Context, one *Batch, err error) error {
+	alive, cancel := context.WithTimeout(context.WithoutCancel(ctx), pingTimeout)
+	defer cancel()
+	if down := w.feed.pool.Ping(alive); down != nil {
+		return fmt.Errorf("the database is away: %w", err)
+	}
+	one.reset()
+	one.Fail(0, err)
+	one.blameless = contended(err)
+	w.settle(one)
+	return nil
+}
+
+// pingTimeout bounds the question whether the database is there.
+const pingTimeout = 5 * time.Second
+
+// contended reports that a transaction had to give way to another one.
+func contended(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (pg.Code == "40001" || pg.Code == "40P01" || pg.Code == "55P03") // serialization, deadlock, lock timeout
 }
 
 // attempt runs the processor. The batch in hand is finished even when the worker
@@ -267,16 +309,18 @@ func (w *worker) settle(batch *Batch) {
 		}
 		w.feed.metrics.handled.Add(float64(n))
 		w.feed.metrics.delay.Observe(time.Since(queue[0].StoredAt).Seconds())
-		w.waiting -= n
-		w.pending[source] = queue[n:]
+		if w.pending[source] = queue[n:]; n == len(queue) {
+			delete(w.pending, source) // and the array with the payloads in it
+		}
 	}
 	for source, err := range batch.failed {
-		count := w.stalls[source].count + 1
-		if _, moved := batch.done[source]; moved {
-			count = 1
+		before := w.stalls[source] // of this delivery: what is done has deleted its own
+		count, rests := before.count+1, before.rests+1
+		if batch.blameless {
+			count = before.count
 		}
-		rest := min(w.feed.config.BackoffMax, w.feed.config.BackoffMin<<min(count-1, 16))
-		w.stalls[source] = stall{attempt{count, err}, time.Now().Add(rest)}
+		rest := min(w.feed.config.BackoffMax, w.feed.config.BackoffMin<<min(rests-1, 16))
+		w.stalls[source] = stall{attempt{count, err}, rests, time.Now().Add(rest)}
 		w.feed.metrics.failures.Inc()
 		first := w.pending[source][0]
 		w.feed.config.Logger.Warn("delivery failed and is tried again", "consumer", w.feed.config.Name, "topic", source.Topic,

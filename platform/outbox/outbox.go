@@ -50,7 +50,7 @@ func Queue(batch *pgx.Batch, messages ...broker.Message) error {
 	attributes, data := make([][]byte, n), make([][]byte, n)
 	for i := range messages {
 		m := &messages[i]
-		if err := check(m); err != nil {
+		if err := Check(m); err != nil {
 			return fmt.Errorf("write outbox: event %s: %w", m.Event.ID, err)
 		}
 		lanes[i] = int16(broker.Partition(m.Event.Key(), Lanes))
@@ -67,7 +67,8 @@ func Queue(batch *pgx.Batch, messages ...broker.Message) error {
 	return nil
 }
 
-func check(m *broker.Message) error {
+// Check reports what [Write] would refuse m for, wrapping [broker.ErrRejected].
+func Check(m *broker.Message) error {
 	if m.PublishID == "" {
 		return fmt.Errorf("%w: no publish id", broker.ErrRejected)
 	}

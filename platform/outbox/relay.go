@@ -115,7 +115,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	for {
 		err := r.session(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the end that was asked for
 		}
 		r.config.Logger.WarnContext(ctx, "outbox relay lost its session", "outbox", r.config.Name, "error", err)
 		select {

@@ -4,8 +4,9 @@
 // An item is owned through a session advisory lock, so a process that dies
 // loses its items the moment its connection does, with no lease to wait out and
 // no clock to trust. Members are counted by advisory locks as well: nothing is
-// stored. The locks of one database do not meet those of another. The connection must be a direct one; a pooler in transaction mode
-// would hand the locks to somebody else.
+// stored. The locks of one database do not meet those of another. The connection
+// must be a direct one; a pooler in transaction mode would hand the locks to
+// somebody else.
 //
 // Ownership is an optimisation, not a fence: a process that lost its connection
 // without noticing may act for a moment longer. Guard writes with a

@@ -13,6 +13,7 @@ import (
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/events/shop"
+	"github.com/countermand/countermand/platform/consumer/consumertest"
 	"github.com/countermand/countermand/platform/postgres"
 	"github.com/countermand/countermand/services/inventory"
 )
@@ -21,24 +22,24 @@ import (
 type level struct{ OnHand, Reserved int64 }
 
 func (r *rig) level(sku string) (l level) {
-	r.t.Helper()
-	err := r.pool.QueryRow(r.t.Context(), "select on_hand, reserved from stock where sku = $1", sku).Scan(&l.OnHand, &l.Reserved)
+	r.T.Helper()
+	err := r.Pool.QueryRow(r.T.Context(), "select on_hand, reserved from stock where sku = $1", sku).Scan(&l.OnHand, &l.Reserved)
 	if err != nil {
-		r.t.Fatal(err)
+		r.T.Fatal(err)
 	}
 	return l
 }
 
 func (r *rig) expect(sku string, want level) {
-	r.t.Helper()
+	r.T.Helper()
 	if got := r.level(sku); got != want {
-		r.t.Errorf("stock of %s is %+v, want %+v", sku, got, want)
+		r.T.Errorf("stock of %s is %+v, want %+v", sku, got, want)
 	}
 }
 
 func reserve(r *rig, order, currency string, items ...shop.Item) events.Event {
-	r.t.Helper()
-	return command(r.t, shop.ReserveStock, order, shop.ReserveStockRequest{OrderID: order, Currency: currency, Items: items})
+	r.T.Helper()
+	return consumertest.Command(r.T, shop.ReserveStock, order, shop.ReserveStockRequest{OrderID: order, Currency: currency, Items: items})
 }
 
 func TestReserve(t *testing.T) {
@@ -52,14 +53,14 @@ func TestReserve(t *testing.T) {
 		Total: 2550,
 	}
 	for range 2 { // the second is a redelivery
-		got, code := do[shop.StockReserved](r, e)
+		got, code := consumertest.Do[shop.StockReserved](r.Rig, e)
 		if code != "" || !cmp.Equal(got, want) {
 			t.Errorf("code %q, %s", code, cmp.Diff(want, got))
 		}
 	}
 	r.expect("TEA-001", level{100000, 3})
 	r.expect("MUG-001", level{100000, 1})
-	if held := read[int](r, "select sum(quantity * unit_price) from reservation where order_id = $1 and status = 'held'", order); held != 2550 {
+	if held := consumertest.Read[int](r.Rig, "select sum(quantity * unit_price) from reservation where order_id = $1 and status = 'held'", order); held != 2550 {
 		t.Errorf("lines worth %d are held", held)
 	}
 }
@@ -80,7 +81,7 @@ func TestReserveIsRejectedWhole(t *testing.T) {
 	} {
 		e := reserve(r, events.NewID(), test.currency, test.items...)
 		for range 2 {
-			if _, code := do[shop.StockReserved](r, e); code != test.want {
+			if _, code := consumertest.Do[shop.StockReserved](r.Rig, e); code != test.want {
 				t.Errorf("%s: code %q, want %q", name, code, test.want)
 			}
 		}
@@ -89,7 +90,7 @@ func TestReserveIsRejectedWhole(t *testing.T) {
 		r.expect(sku, level{100000, 0})
 	}
 	r.expect("RARE-001", level{5, 0})
-	if n := read[int](r, "select count(*) from reservation"); n != 0 {
+	if n := consumertest.Read[int](r.Rig, "select count(*) from reservation"); n != 0 {
 		t.Errorf("%d reservations are left", n)
 	}
 }
@@ -99,19 +100,19 @@ func TestRelease(t *testing.T) {
 	r := setup(t)
 	order := events.NewID()
 	held := reserve(r, order, "EUR", shop.Item{SKU: "RARE-001", Quantity: 5}, shop.Item{SKU: "TEA-001", Quantity: 2})
-	do[shop.StockReserved](r, held)
+	consumertest.Do[shop.StockReserved](r.Rig, held)
 	r.expect("RARE-001", level{5, 5})
 
-	undo := command(t, shop.ReleaseStock, order, shop.ReleaseStockRequest{OrderID: order})
+	undo := consumertest.Command(t, shop.ReleaseStock, order, shop.ReleaseStockRequest{OrderID: order})
 	undo.Undoes = held.ID
 	for range 2 {
-		if _, code := do[events.None](r, undo); code != "" {
+		if _, code := consumertest.Do[events.None](r.Rig, undo); code != "" {
 			t.Errorf("rejected with %q", code)
 		}
 	}
 	// Another release of the same order, and one of an order that is not there.
 	for _, id := range []string{order, events.NewID()} {
-		if _, code := do[events.None](r, command(t, shop.ReleaseStock, id, shop.ReleaseStockRequest{OrderID: id})); code != "" {
+		if _, code := consumertest.Do[events.None](r.Rig, consumertest.Command(t, shop.ReleaseStock, id, shop.ReleaseStockRequest{OrderID: id})); code != "" {
 			t.Errorf("rejected with %q", code)
 		}
 	}
@@ -124,12 +125,12 @@ func TestReleaseBeforeReserve(t *testing.T) {
 	r := setup(t)
 	order := events.NewID()
 	late := reserve(r, order, "EUR", shop.Item{SKU: "RARE-001", Quantity: 5})
-	undo := command(t, shop.ReleaseStock, order, shop.ReleaseStockRequest{OrderID: order})
+	undo := consumertest.Command(t, shop.ReleaseStock, order, shop.ReleaseStockRequest{OrderID: order})
 	undo.Undoes = late.ID
-	if _, code := do[events.None](r, undo); code != "" {
+	if _, code := consumertest.Do[events.None](r.Rig, undo); code != "" {
 		t.Errorf("undo is rejected with %q", code)
 	}
-	if _, code := do[shop.StockReserved](r, late); code != "revoked" {
+	if _, code := consumertest.Do[shop.StockReserved](r.Rig, late); code != "revoked" {
 		t.Errorf("the late command has code %q", code)
 	}
 	r.expect("RARE-001", level{5, 0})
@@ -139,16 +140,16 @@ func TestCommit(t *testing.T) {
 	t.Parallel()
 	r := setup(t)
 	order := events.NewID()
-	do[shop.StockReserved](r, reserve(r, order, "EUR", shop.Item{SKU: "RARE-001", Quantity: 2}, shop.Item{SKU: "MUG-001", Quantity: 1}))
-	e := command(t, shop.CommitStock, order, shop.CommitStockRequest{OrderID: order})
-	again := command(t, shop.CommitStock, order, shop.CommitStockRequest{OrderID: order})
+	consumertest.Do[shop.StockReserved](r.Rig, reserve(r, order, "EUR", shop.Item{SKU: "RARE-001", Quantity: 2}, shop.Item{SKU: "MUG-001", Quantity: 1}))
+	e := consumertest.Command(t, shop.CommitStock, order, shop.CommitStockRequest{OrderID: order})
+	again := consumertest.Command(t, shop.CommitStock, order, shop.CommitStockRequest{OrderID: order})
 	for _, e := range []events.Event{e, e, again} {
-		if _, code := do[events.None](r, e); code != "" {
+		if _, code := consumertest.Do[events.None](r.Rig, e); code != "" {
 			t.Errorf("rejected with %q", code)
 		}
 	}
 	// What is committed is not given back.
-	do[events.None](r, command(t, shop.ReleaseStock, order, shop.ReleaseStockRequest{OrderID: order}))
+	consumertest.Do[events.None](r.Rig, consumertest.Command(t, shop.ReleaseStock, order, shop.ReleaseStockRequest{OrderID: order}))
 	r.expect("RARE-001", level{3, 0})
 	r.expect("MUG-001", level{99999, 0})
 }
@@ -157,20 +158,20 @@ func TestCommandsThatCanNeverWorkAreSetAside(t *testing.T) {
 	t.Parallel()
 	r := setup(t)
 	released, item := events.NewID(), shop.Item{SKU: "TEA-001", Quantity: 1}
-	do[shop.StockReserved](r, reserve(r, released, "EUR", item))
-	do[events.None](r, command(t, shop.ReleaseStock, released, shop.ReleaseStockRequest{OrderID: released}))
+	consumertest.Do[shop.StockReserved](r.Rig, reserve(r, released, "EUR", item))
+	consumertest.Do[events.None](r.Rig, consumertest.Command(t, shop.ReleaseStock, released, shop.ReleaseStockRequest{OrderID: released}))
 	for _, e := range []events.Event{
-		command(t, shop.CommitStock, released, shop.CommitStockRequest{OrderID: released}),
-		command(t, shop.CommitStock, "order", shop.CommitStockRequest{OrderID: events.NewID()}),
-		command(t, shop.CommitStock, "order", shop.CommitStockRequest{OrderID: "42"}),
+		consumertest.Command(t, shop.CommitStock, released, shop.CommitStockRequest{OrderID: released}),
+		consumertest.Command(t, shop.CommitStock, "order", shop.CommitStockRequest{OrderID: events.NewID()}),
+		consumertest.Command(t, shop.CommitStock, "order", shop.CommitStockRequest{OrderID: "42"}),
 		reserve(r, "order", "EUR", item),
 		reserve(r, events.NewID(), "EUR"),
 		reserve(r, events.NewID(), "EUR", shop.Item{SKU: "TEA-001", Quantity: -1}),
 	} {
-		r.send(e)
+		r.Send(e)
 	}
-	r.await(6, "select count(*) from dead_letter")
-	if attempts := read[int](r, "select max(attempts) from dead_letter"); attempts != 1 {
+	r.Await(6, "select count(*) from dead_letter")
+	if attempts := consumertest.Read[int](r.Rig, "select max(attempts) from dead_letter"); attempts != 1 {
 		t.Errorf("one was tried %d times", attempts)
 	}
 	r.expect("TEA-001", level{100000, 0})
@@ -181,7 +182,7 @@ func TestCommandsThatCanNeverWorkAreSetAside(t *testing.T) {
 func TestReserveConcurrently(t *testing.T) {
 	t.Parallel()
 	r := setup(t)
-	if _, err := r.pool.Exec(t.Context(), "insert into stock (sku, on_hand, price) values ('A', 10, 1), ('B', 1000, 1)"); err != nil {
+	if _, err := r.Pool.Exec(t.Context(), "insert into stock (sku, on_hand, price) values ('A', 10, 1), ('B', 1000, 1)"); err != nil {
 		t.Fatal(err)
 	}
 	var (
@@ -198,7 +199,7 @@ func TestReserveConcurrently(t *testing.T) {
 				items[0], items[1] = items[1], items[0]
 			}
 			var refused *events.Rejection
-			err := postgres.InTx(t.Context(), r.pool, func(tx pgx.Tx) error {
+			err := postgres.InTx(t.Context(), r.Pool, func(tx pgx.Tx) error {
 				_, err := inventory.Reserve(r.Service, t.Context(), tx, shop.ReserveStockRequest{
 					OrderID: events.NewID(), Currency: "EUR", Items: items,
 				})
@@ -222,7 +223,7 @@ func TestReserveConcurrently(t *testing.T) {
 	}
 	r.expect("A", level{10, 10})
 	r.expect("B", level{1000, 10})
-	if n := read[int](r, "select count(*) from reservation"); n != 20 {
+	if n := consumertest.Read[int](r.Rig, "select count(*) from reservation"); n != 20 {
 		t.Errorf("%d lines are held, want 20", n)
 	}
 }
@@ -235,15 +236,15 @@ func TestReserveThroughTheBroker(t *testing.T) {
 	for range 32 {
 		sent = append(sent, reserve(r, events.NewID(), "EUR", shop.Item{SKU: "RARE-001", Quantity: 1}))
 	}
-	r.feed()
+	r.Feed()
 	var senders sync.WaitGroup
 	for _, e := range sent {
-		senders.Go(func() { r.send(e) })
+		senders.Go(func() { r.Send(e) })
 	}
 	senders.Wait()
 	codes := make(map[events.Code]int)
 	for _, e := range sent {
-		_, code := answer[shop.StockReserved](r, e)
+		_, code := consumertest.Answer[shop.StockReserved](r.Rig, e)
 		codes[code]++
 	}
 	if codes[""] != 5 || codes[shop.OutOfStock] != 27 {
@@ -255,7 +256,7 @@ func TestReserveThroughTheBroker(t *testing.T) {
 func TestHTTP(t *testing.T) {
 	t.Parallel()
 	r := setup(t)
-	do[shop.StockReserved](r, reserve(r, events.NewID(), "EUR", shop.Item{SKU: "RARE-001", Quantity: 2}))
+	consumertest.Do[shop.StockReserved](r.Rig, reserve(r, events.NewID(), "EUR", shop.Item{SKU: "RARE-001", Quantity: 2}))
 	status, contentType, body := r.get("/v1/inventory/RARE-001")
 	if status != http.StatusOK || contentType != "application/json" ||
 		body != `{"sku":"RARE-001","on_hand":5,"reserved":2,"available":3}`+"\n" {
@@ -277,7 +278,7 @@ func TestHTTP(t *testing.T) {
 			t.Errorf("%s: %d %s %s", path, status, contentType, body)
 		}
 	}
-	r.pool.Close()
+	r.Pool.Close()
 	if status, _, body := r.get("/v1/inventory/RARE-001"); status != http.StatusServiceUnavailable {
 		t.Errorf("without a database: %d %s", status, body)
 	}

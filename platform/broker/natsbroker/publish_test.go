@@ -165,7 +165,7 @@ func TestPublishBatch(t *testing.T) {
 		if receipts[6].Err != nil || !errors.Is(receipts[7].Err, broker.ErrRejected) || !errors.Is(receipts[8].Err, broker.ErrUnavailable) {
 			t.Errorf("receipts around it: %v, %v, %v", receipts[6].Err, receipts[7].Err, receipts[8].Err)
 		}
-		if conn.Statistics.Reconnects != 0 {
+		if conn.Reconnects != 0 {
 			t.Error("the connection was lost")
 		}
 	})

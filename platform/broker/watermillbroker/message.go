@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -35,9 +36,7 @@ func MessageOf(e *events.Event) *message.Message {
 		var rest map[string]string
 		if json.Unmarshal([]byte(packed), &rest) == nil {
 			delete(m.Metadata, attributePrefix+metadataExtension)
-			for name, value := range rest {
-				m.Metadata[name] = value
-			}
+			maps.Copy(m.Metadata, rest)
 		}
 	}
 	return m

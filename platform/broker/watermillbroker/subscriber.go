@@ -20,9 +20,10 @@ type SubscriberConfig struct {
 	// in any process, that name the same group. A new group begins with the oldest
 	// message of the topic. It holds neither dots nor spaces.
 	Group string
-	// AckDeadline is how long a message may go without an ack or a nack: 25 s by
-	// default, because brokers give it to another member after 30 s. Its context
-	// ends then and it is delivered again.
+	// AckDeadline is how long a message that was handed out may go without an ack
+	// or a nack: a minute by default. Its context ends then and it is delivered
+	// again. The broker waits as long as it takes, so without a bound a handler
+	// that hangs would stop its partition for good.
 	AckDeadline time.Duration
 	// CloseTimeout is how long the end of a subscription waits for the messages
 	// that are being handled: 10 s by default. The contexts of those that are left
@@ -40,7 +41,7 @@ type SubscriberConfig struct {
 
 func (c SubscriberConfig) withDefaults() SubscriberConfig {
 	if c.AckDeadline == 0 {
-		c.AckDeadline = 25 * time.Second
+		c.AckDeadline = time.Minute
 	}
 	if c.CloseTimeout == 0 {
 		c.CloseTimeout = 10 * time.Second
@@ -115,32 +116,27 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 
 	intake, stop := context.WithCancel(ctx)
 	detach := context.AfterFunc(s.closing, stop)
-	group, err := s.join(intake, events.Topic(topic))
-	if err != nil {
-		detach()
-		stop()
-		s.running.Done()
-		return nil, err
-	}
 	handling, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	sub := &subscription{
-		config: s.config, topic: topic, group: group, out: make(chan *message.Message),
-		intake: intake, handling: handling,
+		broker: s.broker, config: s.config, topic: events.Topic(topic),
+		out: make(chan *message.Message), intake: intake, handling: handling,
 	}
+	end := func() {
+		detach()
+		stop()
+		abandon()
+		s.running.Done()
+	}
+	if err := sub.join(); err != nil {
+		end()
+		return nil, err
+	}
+	context.AfterFunc(intake, func() { time.AfterFunc(s.config.CloseTimeout, abandon) })
 	go func() {
-		defer s.running.Done()
-		defer stop()
-		defer detach()
-		sub.run(abandon)
+		defer end()
+		sub.run()
 	}()
 	return sub.out, nil
-}
-
-func (s *Subscriber) join(ctx context.Context, topic events.Topic) (broker.Group, error) {
-	if err := s.broker.Ensure(ctx, topic); err != nil {
-		return nil, fmt.Errorf("subscribe: %w", err)
-	}
-	return s.broker.Subscribe(ctx, topic, s.config.Group)
 }
 
 // Close ends all subscriptions and returns when their channels are closed: see
@@ -156,8 +152,9 @@ func (s *Subscriber) Close() error {
 
 // subscription moves deliveries of a group to a channel.
 type subscription struct {
+	broker   broker.Broker
 	config   SubscriberConfig
-	topic    string
+	topic    events.Topic
 	group    broker.Group
 	out      chan *message.Message
 	intake   context.Context // ends when no more messages are wanted
@@ -165,30 +162,57 @@ type subscription struct {
 	inHand   sync.WaitGroup
 }
 
-func (s *subscription) run(abandon context.CancelFunc) {
+func (s *subscription) join() error {
+	if err := s.broker.Ensure(s.intake, s.topic); err != nil {
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	group, err := s.broker.Subscribe(s.intake, s.topic, s.config.Group)
+	if err != nil {
+		return err
+	}
+	s.group = group
+	return nil
+}
+
+// rejoinRest is the rest before a group that failed is joined again.
+const rejoinRest = time.Second
+
+// run delivers until intake ends. A group that fails is joined again.
+func (s *subscription) run() {
 	defer close(s.out)
-	defer s.group.Close() // after the last ack: a member that has left has no say
-	defer abandon()
+	for {
+		err := s.receive()
+		s.inHand.Wait()
+		s.group.Close() // after the last ack: a member that has left has no say
+		for err != nil {
+			if s.intake.Err() != nil {
+				return
+			}
+			s.config.Logger.Warn("subscription was lost and is renewed", "group", s.config.Group, "topic", s.topic, "error", err)
+			select {
+			case <-time.After(rejoinRest):
+			case <-s.intake.Done():
+				return
+			}
+			err = s.join()
+		}
+	}
+}
+
+// receive hands deliveries out until the group gives no more.
+func (s *subscription) receive() error {
 	for {
 		delivery, err := s.group.Next(s.intake)
 		if err != nil {
-			if s.intake.Err() == nil {
-				s.config.Logger.Error("subscription ended", "group", s.config.Group, "topic", s.topic, "error", err)
-			}
-			break
+			return err
 		}
 		s.inHand.Go(func() { s.deliver(delivery) }) // the group gives one at a time per partition
 	}
-	patience := time.AfterFunc(s.config.CloseTimeout, abandon)
-	defer patience.Stop()
-	s.inHand.Wait()
 }
 
 // deliver hands one message out and tells the broker what became of it.
 func (s *subscription) deliver(d broker.GroupDelivery) {
-	// The time that the message waits to be taken counts as well: a message that
-	// has gone to another member must not be handed out.
-	ctx, cancel := context.WithTimeout(s.handling, s.config.AckDeadline)
+	ctx, cancel := context.WithCancel(s.handling)
 	defer cancel()
 	if d.Malformed != nil {
 		s.settle(d, s.config.Malformed(ctx, d.Delivery) == nil)
@@ -199,12 +223,11 @@ func (s *subscription) deliver(d broker.GroupDelivery) {
 	select {
 	case s.out <- m:
 	case <-s.intake.Done():
-		s.retry(d, 0) // not seen by anyone
-		return
-	case <-ctx.Done():
-		s.retry(d, 0)
+		s.retry(d, 0) // nobody has seen it
 		return
 	}
+	deadline := time.AfterFunc(s.config.AckDeadline, cancel)
+	defer deadline.Stop()
 	select {
 	case <-m.Acked():
 		s.settle(d, true)

@@ -8,6 +8,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
 
+	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/broker/natsbroker"
 	"github.com/countermand/countermand/platform/broker/watermillbroker"
@@ -15,7 +16,8 @@ import (
 )
 
 // TestWatermillSuite runs watermill's own suite for Pub/Sub implementations on a
-// real JetStream.
+// real JetStream. Of its tests only TestReconnect is left out, which restarts
+// the server by a command.
 func TestWatermillSuite(t *testing.T) {
 	b := newBroker(t)
 	features := tests.Features{
@@ -29,6 +31,15 @@ func TestWatermillSuite(t *testing.T) {
 		func(t *testing.T, group string) (message.Publisher, message.Subscriber) {
 			return newPubSub(t, b, group)
 		})
+}
+
+// The suite has one test for subscribers without a group, which begin with the
+// oldest message: here each is a group of its own.
+func TestWatermillSuiteNewSubscriberReceivesOldMessages(t *testing.T) {
+	b := newBroker(t)
+	features := tests.Features{Persistent: true, NewSubscriberReceivesOldMessages: true, GenerateTopicFunc: topicOf}
+	tests.TestNewSubscriberReceivesOldMessages(t, tests.TestContext{TestID: tests.NewTestID(), Features: features},
+		func(t *testing.T) (message.Publisher, message.Subscriber) { return newPubSub(t, b, events.NewID()) })
 }
 
 // topicOf replaces the names the suite would use, which are no topics here.
@@ -49,7 +60,8 @@ func newBroker(t *testing.T) broker.Broker {
 }
 
 // newPubSub keys messages by payload, as the suite expects the order of each
-// payload to be kept.
+// payload to be kept. It closes the subscriber, which the suite does not always
+// do.
 func newPubSub(t *testing.T, b broker.Broker, group string) (message.Publisher, message.Subscriber) {
 	t.Helper()
 	publisher, err := message.MessageTransformPublisherDecorator(func(m *message.Message) {
@@ -58,8 +70,10 @@ func newPubSub(t *testing.T, b broker.Broker, group string) (message.Publisher, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return publisher, watermillbroker.NewSubscriber(b, watermillbroker.SubscriberConfig{
+	subscriber := watermillbroker.NewSubscriber(b, watermillbroker.SubscriberConfig{
 		Group: group, CloseTimeout: time.Second, BackoffMin: time.Millisecond, BackoffMax: 10 * time.Millisecond,
-		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Logger: slog.New(slog.DiscardHandler),
 	})
+	t.Cleanup(func() { _ = subscriber.Close() })
+	return publisher, subscriber
 }

@@ -16,7 +16,10 @@ create table customer_spending (
 ) with (fillfactor = 70);
 
 -- Facts that are in the read model already: the broker delivers at least once.
+-- They are forgotten when it has long dropped them.
 create table customer_summary_seen (
 	event_id text        primary key,
 	seen_at  timestamptz not null default clock_timestamp()
 );
+
+create index customer_summary_seen_old on customer_summary_seen (seen_at);
