@@ -20,9 +20,6 @@ const (
 	Outcomes Topic = "saga.outcomes"
 )
 
-// DeadLetters is where events that could not be handled are set aside.
-const DeadLetters Topic = "saga.deadletters"
-
 var (
 	typePattern  = regexp.MustCompile(`^[a-z][a-z0-9]*(\.[a-z][a-z0-9_-]*){1,6}\.v[1-9][0-9]{0,3}$`)
 	topicPattern = regexp.MustCompile(`^[a-z][a-z0-9]*(\.[a-z][a-z0-9_-]*){0,6}$`)

@@ -67,6 +67,10 @@ func (b *Batch) Done(i int) {
 // transaction. It will come again after a rest, before later ones of its source.
 func (b *Batch) Fail(i int, err error) { b.failed[sourceOf(&b.Deliveries[i])] = err }
 
+// Restart forgets what was Done and what has failed, for a processor that handles
+// the batch anew.
+func (b *Batch) Restart() { b.reset() }
+
 func (b *Batch) reset() {
 	b.done, b.failed = make(map[Source]uint64), make(map[Source]error)
 }

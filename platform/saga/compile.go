@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/countermand/countermand/events"
@@ -137,4 +138,11 @@ func or[T comparable](value, fallback T) T {
 		return fallback
 	}
 	return value
+}
+
+// fits reports whether a saga has the steps of this program. One that has not
+// begun fits.
+func (p *Program) fits(in *Instance) bool {
+	same := func(record StepRecord, s step) bool { return record.Name == s.name }
+	return in.Status == "" || slices.EqualFunc(in.Steps, p.steps, same)
 }

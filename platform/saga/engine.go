@@ -120,23 +120,40 @@ func (e *Engine) Topics() []events.Topic {
 }
 
 // Check refuses to start when a saga that has not ended needs a definition that
-// this engine does not have.
+// this engine does not have, or has with other steps.
 func (e *Engine) Check(ctx context.Context) error {
+	// All sagas of a version have the steps of the code that began them, so the
+	// oldest and the newest tell whether that code was this one.
 	rows, err := e.pool.Query(ctx, `
-		select definition, version, count(*) from saga
-		where status in ('running', 'compensating', 'stuck') group by definition, version`)
+		select definition, version, count(*),
+			(array_agg(document order by created_at))[1], (array_agg(document order by created_at desc))[1]
+		from saga where status in ('running', 'compensating', 'stuck') group by definition, version`)
 	if err != nil {
 		return fmt.Errorf("check live sagas: %w", err)
 	}
 	var (
-		key  programKey
-		live int
-		errs []error
+		key            programKey
+		live           int
+		oldest, newest []byte
+		errs           []error
 	)
-	_, err = pgx.ForEachRow(rows, []any{&key.name, &key.version, &live}, func() error {
-		if _, ok := e.programs[key]; !ok {
+	_, err = pgx.ForEachRow(rows, []any{&key.name, &key.version, &live, &oldest, &newest}, func() error {
+		program, ok := e.programs[key]
+		if !ok {
 			errs = append(errs, fmt.Errorf("%d sagas run %s version %d, which this engine does not have: keep that definition until they have ended",
 				live, key.name, key.version))
+			return nil
+		}
+		for _, document := range [][]byte{oldest, newest} {
+			var in Instance
+			if err := json.Unmarshal(document, &in); err != nil {
+				return fmt.Errorf("document of a saga %s: %w", key.name, err)
+			}
+			if !program.fits(&in) {
+				errs = append(errs, fmt.Errorf("%d sagas run %s version %d, and saga %s has other steps than this engine's: "+
+					"give the changed definition a new version and keep the old one until they have ended", live, key.name, key.version, in.ID))
+				break
+			}
 		}
 		return nil
 	})
@@ -147,13 +164,15 @@ func (e *Engine) Check(ctx context.Context) error {
 }
 
 // attemptsMax bounds how often one batch is decided anew because another engine
-// was faster. Two engines meet on a saga only while partitions change hands.
+// was faster, which happens only while partitions change hands, and how often an
+// event is tried before it becomes a dead letter.
 const attemptsMax = 10
 
 // Process implements [consumer.Processor].
 func (e *Engine) Process(ctx context.Context, batch *consumer.Batch) error {
 	var err error
 	for attempt := range attemptsMax {
+		batch.Restart()
 		// A start command almost always begins a new saga, so it is not looked up
 		// at first: the primary key tells when there is one.
 		switch err = e.process(ctx, batch, attempt == 0); {
@@ -189,13 +208,24 @@ func (e *Engine) process(ctx context.Context, batch *consumer.Batch, trustStarts
 	ignored := make(map[uuid.UUID]bool)
 	var out pgx.Batch
 	for i := range batch.Deliveries {
+		if batch.Skip(i) {
+			continue
+		}
 		d := &batch.Deliveries[i]
-		verdict, reason := t.deliver(ctx, ids[i], d)
+		number, reason := batch.Attempt(i)
+		var verdict Verdict
+		if number <= attemptsMax {
+			verdict, reason = t.deliver(ctx, ids[i], d)
+		}
 		if verdict == Ignored && t.found[ids[i]].cached {
 			ignored[ids[i]] = true
 		}
+		if errors.Is(reason, errForeign) && number < attemptsMax {
+			batch.Fail(i, reason) // while a new version is rolled out, another engine will have it soon
+			continue
+		}
 		if reason != nil {
-			consumer.QueueDeadLetter(&out, ConsumerName, d, 1, reason)
+			consumer.QueueDeadLetter(&out, ConsumerName, d, min(number, attemptsMax), reason)
 			t.verdicts["dead"]++
 			e.config.Logger.ErrorContext(ctx, "event became a dead letter", "consumer", ConsumerName, "topic", d.Topic,
 				"offset", d.Offset, "event_id", d.Event.ID, "event_type", d.Event.Type, "saga_id", d.Event.CorrelationID, "error", reason)
@@ -260,7 +290,8 @@ func (t *transition) deliver(ctx context.Context, id uuid.UUID, d *broker.Delive
 		input := &ReplyInput{CommandID: event.CausationID, Data: event.Data}
 		if rejected {
 			input.Data, input.Rejection = nil, new(events.Rejection)
-			if err := json.Unmarshal(event.Data, input.Rejection); err != nil || input.Rejection.Code == "" {
+			err := json.Unmarshal(event.Data, input.Rejection)
+			if n := len(input.Rejection.Code); err != nil || n == 0 || n > codeBytesMax {
 				return "", fmt.Errorf("rejection of %s has no readable code", command)
 			}
 		} else if len(event.Data) > 0 && !json.Valid(event.Data) {
@@ -287,12 +318,35 @@ func (t *transition) deliver(ctx context.Context, id uuid.UUID, d *broker.Delive
 	}}, event)
 }
 
+// codeBytesMax bounds the code of a rejection, which goes into the outcome.
+const codeBytesMax = 100
+
+// errForeign means that a saga cannot be advanced by this engine, but perhaps by
+// another one.
+var errForeign = errors.New("this engine cannot advance the saga")
+
+// program returns the definition that a saga is to be advanced with.
+func (e *Engine) program(saga *stored) (*Program, error) {
+	if saga.unreadable != nil {
+		return nil, fmt.Errorf("%w: %w", errForeign, saga.unreadable)
+	}
+	program, ok := e.programs[programKey{saga.Name, saga.Version}]
+	if !ok {
+		return nil, fmt.Errorf("%w: it has no definition of %s version %d", errForeign, saga.Name, saga.Version)
+	}
+	if !program.fits(&saga.Instance) {
+		return nil, fmt.Errorf("%w: it began with other steps of %s version %d: a changed definition needs another version",
+			errForeign, saga.Name, saga.Version)
+	}
+	return program, nil
+}
+
 // decide runs the pure part and takes in what it wants. cause is nil for a tick.
 func (t *transition) decide(ctx context.Context, saga *stored, input Input, cause *events.Event) (Verdict, error) {
 	e := t.engine
-	program, ok := e.programs[programKey{saga.Name, saga.Version}]
-	if !ok {
-		return "", fmt.Errorf("no definition of saga %s version %d", saga.Name, saga.Version)
+	program, err := e.program(saga)
+	if err != nil {
+		return "", err
 	}
 	if cause == nil {
 		cause = &events.Event{TraceParent: saga.TraceParent, TraceState: saga.TraceState, Type: "timer", CorrelationID: saga.ID}
@@ -378,7 +432,9 @@ func (t *transition) commit(ctx context.Context, out *pgx.Batch) error {
 	}
 	if err := t.engine.pool.SendBatch(ctx, out).Close(); err != nil {
 		t.engine.cache.forget(t.order)
-		if _, answered := errors.AsType[*pgconn.PgError](err); !answered { // it may have committed
+		// Without an answer it may have committed, and with a fatal one as well: a
+		// server that stops may do so between the commit and its confirmation.
+		if answer, answered := errors.AsType[*pgconn.PgError](err); !answered || answer.SeverityUnlocalized != "ERROR" {
 			return fmt.Errorf("commit sagas: %w: %w", postgres.ErrCommitUnknown, err)
 		}
 		return fmt.Errorf("commit sagas: %w", err)

@@ -264,6 +264,10 @@ func TestEngineCheck(t *testing.T) {
 	if err := b.another(newer, standard()).Check(t.Context()); err != nil {
 		t.Errorf("with both versions: %v", err)
 	}
+	err = b.another(define(alpha(), beta(), note(), pivot(gamma()), delta())).Check(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "has other steps than this engine's") {
+		t.Errorf("with other steps under the same version: %v", err)
+	}
 	b.process(no(t, all[0], "alpha"), no(t, all[1], "alpha"), no(t, all[2], "alpha"))
 	if err := without.Check(t.Context()); err != nil {
 		t.Errorf("after their end: %v", err)

@@ -34,8 +34,9 @@ func SessionParams() map[string]string {
 // not exist yet.
 type stored struct {
 	Instance
-	revision int64
-	cached   bool // it may have been written by another engine since
+	revision   int64
+	cached     bool  // it may have been written by another engine since
+	unreadable error // the document cannot be read, so there is no Instance
 }
 
 // queryer runs a query: a pool or a connection.
@@ -63,8 +64,8 @@ func load(ctx context.Context, db queryer, ids []uuid.UUID) (found map[uuid.UUID
 			return nil
 		}
 		s := &stored{revision: *revision}
-		if err := json.Unmarshal(document, &s.Instance); err != nil {
-			return fmt.Errorf("document of saga %s: %w", id, err)
+		if err := json.Unmarshal(document, &s.Instance); err != nil { // told when it is its turn: the others go on
+			s.Instance, s.unreadable = Instance{ID: id.String()}, fmt.Errorf("document of saga %s: %w", id, err)
 		}
 		found[*id] = s
 		return nil

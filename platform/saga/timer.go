@@ -75,8 +75,20 @@ func (e *Engine) hint(due time.Time) {
 func (e *Engine) fire(ctx context.Context) (fired int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	rows, err := e.pool.Query(ctx,
-		"select saga_id from saga_timer where due_at <= clock_timestamp() order by due_at limit $1", timersMax)
+	names, versions := make([]string, 0, len(e.programs)), make([]int, 0, len(e.programs))
+	for key := range e.programs {
+		names, versions = append(names, key.name), append(versions, key.version)
+	}
+	// Timers of sagas that need another engine are passed over: they stay due, and
+	// enough of them would fill the limit for ever.
+	rows, err := e.pool.Query(ctx, `
+		select t.saga_id from saga_timer as t
+		left join saga as s on s.id = t.saga_id
+		where t.due_at <= clock_timestamp()
+			and (s.id is null or exists (
+				select from unnest($2::text[], $3::integer[]) as p (name, version)
+				where p.name = s.definition and p.version = s.version))
+		order by t.due_at limit $1`, timersMax, names, versions)
 	if err != nil {
 		return 0, fmt.Errorf("read timers: %w", err)
 	}
@@ -98,7 +110,7 @@ func (e *Engine) fire(ctx context.Context) (fired int, err error) {
 	)
 	for _, id := range ids {
 		saga, known := t.found[id]
-		if !known || saga.due().IsZero() {
+		if !known || saga.unreadable == nil && saga.due().IsZero() {
 			gone = append(gone, id)
 			continue
 		}
