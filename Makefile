@@ -42,7 +42,8 @@ build: ## Compile the binaries into bin/
 	@echo 'Built $(BINARIES:%=bin/%)'
 
 # The black-box tests run binaries of their own, in which the race detector sees
-# nothing; all other packages run under it. It needs a C compiler.
+# nothing, and of which the test cache knows nothing; all other packages run under
+# the one and with the other. The race detector needs a C compiler.
 CC_FOUND := $(shell command -v $${CC:-gcc} 2>/dev/null || command -v cc 2>/dev/null)
 RACE_FLAG := $(if $(and $(filter 1,$(RACE)),$(CC_FOUND)),-race)
 
@@ -53,7 +54,7 @@ test: ## Run all tests, with a real PostgreSQL and NATS that it starts itself
 	@go run ./platform/embedded/cmd/withpostgres -- bash -c '\
 		code=0; \
 		go test $(RACE_FLAG) -timeout 10m $(TEST_FLAGS) $(call packages,$(filter-out tests,$(MODULES))) || code=$$?; \
-		go test -timeout 10m $(TEST_FLAGS) $(call packages,tests) || code=$$?; \
+		go test -count=1 -timeout 10m $(TEST_FLAGS) $(call packages,tests) || code=$$?; \
 		exit $$code'
 
 .PHONY: test-short
