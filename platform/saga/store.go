@@ -63,17 +63,23 @@ func load(ctx context.Context, db queryer, ids []uuid.UUID) (found map[uuid.UUID
 		if id == nil {
 			return nil
 		}
-		s := &stored{revision: *revision}
-		if err := json.Unmarshal(document, &s.Instance); err != nil { // told when it is its turn: the others go on
-			s.Instance, s.unreadable = Instance{ID: id.String()}, fmt.Errorf("document of saga %s: %w", id, err)
-		}
-		found[*id] = s
+		found[*id] = decode(*id, *revision, document)
 		return nil
 	})
 	if err != nil {
 		return nil, now, fmt.Errorf("load sagas: %w", err)
 	}
 	return found, now.UTC(), nil
+}
+
+// decode reads a saga. What is wrong with it is told when it is its turn: the
+// others go on.
+func decode(id uuid.UUID, revision int64, document []byte) *stored {
+	s := &stored{revision: revision}
+	if err := json.Unmarshal(document, &s.Instance); err != nil {
+		s.Instance, s.unreadable = Instance{ID: id.String()}, fmt.Errorf("document of saga %s: %w", id, err)
+	}
+	return s
 }
 
 // change is a saga as it was read and as it is to be.

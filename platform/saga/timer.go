@@ -75,37 +75,15 @@ func (e *Engine) hint(due time.Time) {
 func (e *Engine) fire(ctx context.Context) (fired int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	names, versions := make([]string, 0, len(e.programs)), make([]int, 0, len(e.programs))
-	for key := range e.programs {
-		names, versions = append(names, key.name), append(versions, key.version)
-	}
-	// Timers of sagas that need another engine are passed over: they stay due, and
-	// enough of them would fill the limit for ever.
-	rows, err := e.pool.Query(ctx, `
-		select t.saga_id from saga_timer as t
-		left join saga as s on s.id = t.saga_id
-		where t.due_at <= clock_timestamp()
-			and (s.id is null or exists (
-				select from unnest($2::text[], $3::integer[]) as p (name, version)
-				where p.name = s.definition and p.version = s.version))
-		order by t.due_at limit $1`, timersMax, names, versions)
-	if err != nil {
-		return 0, fmt.Errorf("read timers: %w", err)
-	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	if err != nil {
-		return 0, fmt.Errorf("read timers: %w", err)
-	}
-	if len(ids) == 0 {
-		return 0, nil
-	}
-	t := e.newTransition()
-	if t.found, t.now, err = load(ctx, e.pool, ids); err != nil { // not from the cache: the timer is the proof that it is due
+	ids, found, now, err := e.dueTimers(ctx)
+	if err != nil || len(ids) == 0 {
 		return 0, err
 	}
+	t := e.newTransition()
+	t.found, t.now = found, now
 	var (
 		gone    []uuid.UUID // timers of sagas that wait for nothing
-		foreign int         // left to an engine that has their definition
+		foreign []uuid.UUID // of sagas that this engine should have been able to advance
 		reason  error
 	)
 	for _, id := range ids {
@@ -115,7 +93,7 @@ func (e *Engine) fire(ctx context.Context) (fired int, err error) {
 			continue
 		}
 		if _, err := t.decide(ctx, saga, Input{Tick: true}, nil); err != nil {
-			foreign, reason = foreign+1, err
+			foreign, reason = append(foreign, id), err
 			continue
 		}
 		if _, changed := t.changed[id]; !changed { // it fired early: only its timer is set anew
@@ -124,11 +102,17 @@ func (e *Engine) fire(ctx context.Context) (fired int, err error) {
 		}
 		t.changed[id].fired = true
 	}
-	if foreign > 0 {
-		e.config.Logger.WarnContext(ctx, "due saga timers are left to other engines", "timers", foreign, "reason", reason)
+	// Transactions of their own: they must not hold timers while they wait for sagas.
+	if len(foreign) > 0 {
+		e.config.Logger.WarnContext(ctx, "due saga timers are left to other engines", "timers", len(foreign), "reason", reason)
+		_, err := e.pool.Exec(ctx, `
+			update saga_timer set due_at = clock_timestamp() + interval '10 s'
+			where saga_id = any($1) and due_at <= clock_timestamp()`, foreign)
+		if err != nil {
+			return 0, fmt.Errorf("put off timers: %w", err)
+		}
 	}
 	if len(gone) > 0 {
-		// A transaction of its own: it must not hold timers while it waits for sagas.
 		_, err := e.pool.Exec(ctx, "delete from saga_timer where saga_id = any($1) and due_at <= clock_timestamp()", gone)
 		if err != nil {
 			return 0, fmt.Errorf("delete timers: %w", err)
@@ -138,4 +122,53 @@ func (e *Engine) fire(ctx context.Context) (fired int, err error) {
 		return 0, err
 	}
 	return len(t.order) + len(gone), nil
+}
+
+// dueTimers reads the timers that have been due for longest, with their sagas and
+// the database's time. One statement reads both, so that a timer and its saga
+// belong together: another engine may be firing the same ones.
+func (e *Engine) dueTimers(ctx context.Context) (ids []uuid.UUID, found map[uuid.UUID]*stored, now time.Time, err error) {
+	names, versions := make([]string, 0, len(e.programs)), make([]int, 0, len(e.programs))
+	for key := range e.programs {
+		names, versions = append(names, key.name), append(versions, key.version)
+	}
+	// Timers of sagas that need another engine are passed over: they stay due, and
+	// enough of them would fill the limit for ever.
+	rows, err := e.pool.Query(ctx, `
+		select due.now, due.saga_id, s.revision, s.document
+		from (
+			select clock_timestamp() as now, t.saga_id
+			from saga_timer as t
+			left join saga as s on s.id = t.saga_id
+			where t.due_at <= clock_timestamp()
+				and (s.id is null or exists (
+					select from unnest($2::text[], $3::integer[]) as p (name, version)
+					where p.name = s.definition and p.version = s.version))
+			order by t.due_at limit $1
+		) as due
+		left join saga as s on s.id = due.saga_id`, timersMax, names, versions)
+	if err != nil {
+		return nil, nil, now, fmt.Errorf("read timers: %w", err)
+	}
+	found = make(map[uuid.UUID]*stored)
+	var (
+		at       time.Time
+		id       uuid.UUID
+		revision *int64 // nil: there is no such saga
+		document []byte
+	)
+	_, err = pgx.ForEachRow(rows, []any{&at, &id, &revision, &document}, func() error {
+		ids = append(ids, id)
+		if at.After(now) {
+			now = at
+		}
+		if revision != nil {
+			found[id] = decode(id, *revision, document)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, now, fmt.Errorf("read timers: %w", err)
+	}
+	return ids, found, now.UTC(), nil
 }
