@@ -29,7 +29,12 @@ func newEngine(pool *pgxpool.Pool, relay *outbox.Relay, process *Process) (*saga
 }
 
 func runEngine(l lifecycle, process *Process, pool *pgxpool.Pool, b broker.Broker, relay *outbox.Relay, engine *saga.Engine, reader *saga.Reader) error {
-	l.Hooks.Append(fx.StartHook(func(ctx context.Context) error { return engine.Check(ctx) }))
+	l.Hooks.Append(fx.StartHook(func(ctx context.Context) error {
+		if err := engine.Check(ctx); err != nil {
+			return err
+		}
+		return engine.Prepare(ctx)
+	}))
 	err := runFeed(l, process, pool, b, relay, engine, consumer.FeedConfig{
 		Name: saga.ConsumerName, Topics: engine.Topics(), BatchMax: 256,
 	})
