@@ -18,7 +18,7 @@ func (d *decision) unwind(n *node, at *scope) (ended bool) {
 		return true
 	case kindParallel:
 		if n.inTurn {
-			return d.unwindInTurn(n, at)
+			return d.unwindInTurn(n)
 		}
 		ended = true
 		for _, child := range slices.Backward(n.children) {
@@ -75,7 +75,7 @@ func (d *decision) cancel(path string) {
 
 // unwindInTurn undoes the steps of a parallel one after the other, the last that
 // was done first.
-func (d *decision) unwindInTurn(n *node, at *scope) (ended bool) {
+func (d *decision) unwindInTurn(n *node) (ended bool) {
 	inside := make(map[string]bool)
 	n.walk(func(m *node) { inside[m.name] = true })
 	for {
@@ -128,10 +128,8 @@ func (d *decision) unwindStep(n *node, at *scope) (ended bool) {
 			d.cancel(path)
 			break
 		}
-		for _, name := range n.ordered {
-			if d.undoing(name) {
-				return false
-			}
+		if slices.ContainsFunc(n.ordered, d.undoing) {
+			return false
 		}
 		if !d.beginUndo(n, at, record) {
 			return false
@@ -141,6 +139,7 @@ func (d *decision) unwindStep(n *node, at *scope) (ended bool) {
 		}
 	case StepCompensating:
 		return false
+	default: // there is nothing to undo
 	}
 	// The handlers of a rejection ran before the step did, round by round.
 	record = d.record(path)

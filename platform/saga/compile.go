@@ -216,8 +216,9 @@ func (c *compiler) place(n *node, at position) position {
 			ends = append(ends, c.place(child, at))
 		}
 		return join(ends)
+	default:
+		return at
 	}
-	return at
 }
 
 func join(ends []position) position {

@@ -223,30 +223,33 @@ func (e *Engine) Compare(ctx context.Context) ([]Misfit, error) {
 		if n := len(misfits); n > 0 && misfits[n-1].Definition == key.name && misfits[n-1].Version == key.version {
 			return nil // told already
 		}
-		misfit := Misfit{Definition: key.name, Version: key.version, Sagas: live, Example: row.id.String()}
-		saga := row.saga()
-		if saga.unreadable != nil {
-			return nil // a single one, which is left alone when its turn comes
+		if message := e.misfit(row.saga(), key, live, graph); message != "" {
+			misfits = append(misfits, Misfit{Definition: key.name, Version: key.version, Sagas: live, Example: row.id.String(), Message: message})
 		}
-		program, taken, err := e.program(saga)
-		if err == nil && taken == nil && graph != nil && !graph.same(program.Graph()) {
-			err = errors.New("its flow was another one")
-		}
-		switch {
-		case errors.Is(err, errForeign) && program == nil:
-			misfit.Message = fmt.Sprintf("%d sagas run %s version %d, which this engine does not have: keep that definition until they have ended, or have a newer one take them over",
-				live, key.name, key.version)
-		case err != nil:
-			misfit.Message = fmt.Sprintf("%d sagas run %s version %d, and saga %s has other steps than this engine's: "+
-				"give the changed definition a new version and keep the old one until they have ended, or take them over (%v)", live, key.name, key.version, row.id, err)
-		default:
-			return nil
-		}
-		misfits = append(misfits, misfit)
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("compare live sagas: %w", err)
 	}
 	return misfits, nil
+}
+
+// misfit tells why a saga of that definition cannot go on here; "" when it can.
+func (e *Engine) misfit(saga *stored, key programKey, live int, graph *Graph) string {
+	if saga.unreadable != nil {
+		return "" // a single one, which is left alone when its turn comes
+	}
+	program, taken, err := e.program(saga)
+	if err == nil && taken == nil && graph != nil && !graph.same(program.Graph()) {
+		err = errors.New("its flow was another one")
+	}
+	switch {
+	case program == nil:
+		return fmt.Sprintf("%d sagas run %s version %d, which this engine does not have: keep that definition until they have ended, or have a newer one take them over",
+			live, key.name, key.version)
+	case err != nil:
+		return fmt.Sprintf("%d sagas run %s version %d, and saga %s has other steps than this engine's: "+
+			"give the changed definition a new version and keep the old one until they have ended, or take them over (%v)", live, key.name, key.version, saga.ID, err)
+	}
+	return ""
 }

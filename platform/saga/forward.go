@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/countermand/countermand/events"
@@ -80,6 +81,7 @@ func (d *decision) runStep(n *node, at *scope) (ended bool) {
 			}
 			return false
 		}
+	default: // it is waited for
 	}
 	return false
 }
@@ -140,7 +142,7 @@ func (r Retry) pause(attempt int, seed string) time.Duration {
 		pause = r.Max
 	}
 	if r.Jitter > 0 {
-		id := events.DeriveUUID(seed, fmt.Sprint(attempt))
+		id := events.DeriveUUID(seed, strconv.Itoa(attempt))
 		part := float64(uint16(id[0])<<8|uint16(id[1])) / 65536
 		pause -= time.Duration(part * r.Jitter * float64(pause))
 	}
@@ -315,8 +317,9 @@ func (d *decision) runAwait(n *node, at *scope) (ended bool) {
 		d.done(record)
 		d.recover(record.Name)
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // fold takes a reply or a signal into the state; on an error it stays as it was.

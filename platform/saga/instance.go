@@ -2,8 +2,8 @@ package saga
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/countermand/countermand/events"
@@ -166,13 +166,13 @@ func (r *StepRecord) UndoID(sagaID string) string {
 }
 
 func commandID(sagaID string, step *StepRecord, verb string, rounds ...int) string {
-	name := or(step.Origin, step.Name)
-	for i, round := range rounds {
-		if round > 0 {
-			name += strings.Repeat("~", i+1) + strconv.Itoa(round)
+	parts := []string{sagaID, or(step.Origin, step.Name), verb}
+	if slices.ContainsFunc(rounds, func(round int) bool { return round > 0 }) {
+		for _, round := range rounds {
+			parts = append(parts, strconv.Itoa(round))
 		}
 	}
-	return events.DeriveID(sagaID, name, verb)
+	return events.DeriveID(parts...)
 }
 
 // awaits reports whether something is to come for the step, and for its undo.

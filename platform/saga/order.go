@@ -193,6 +193,7 @@ func (d *decision) refresh(step string) (calls int) {
 			calls++
 		case kindAwait:
 			call.Deadline = d.now.Add(timeout)
+		default: // it waits for other nodes, or for a moment
 		}
 	}
 	return calls

@@ -191,7 +191,9 @@ func (r *Reader) List(ctx context.Context, filter Filter) (Page, error) {
 		args = append(args, value)
 		return "$" + strconv.Itoa(len(args))
 	}
-	from, where := "saga as s", []string{"true"}
+	var from strings.Builder
+	from.WriteString("saga as s")
+	where := []string{"true"}
 	if filter.Status != "" {
 		where = append(where, "s.status = "+arg(string(filter.Status)))
 	}
@@ -207,7 +209,7 @@ func (r *Reader) List(ctx context.Context, filter Filter) (Page, error) {
 	}
 	for i, name := range sortedKeys(filter.Attributes) {
 		alias := "a" + strconv.Itoa(i)
-		from += " join saga_attribute as " + alias + " on " + alias + ".saga_id = s.id"
+		from.WriteString(" join saga_attribute as " + alias + " on " + alias + ".saga_id = s.id")
 		where = append(where, alias+".name = "+arg(name), alias+".value = "+arg(filter.Attributes[name]))
 	}
 	for column, at := range map[string]time.Time{
@@ -226,7 +228,7 @@ func (r *Reader) List(ctx context.Context, filter Filter) (Page, error) {
 	}
 	rows, err := r.pool.Query(ctx, `
 		select s.id::text, s.definition, s.version, s.status, s.revision, s.waits, s.step, s.code, s.created_at, s.updated_at
-		from `+from+` where `+strings.Join(where, " and ")+`
+		from `+from.String()+` where `+strings.Join(where, " and ")+`
 		order by s.created_at desc, s.id desc limit `+arg(filter.Limit+1), args...)
 	if err != nil {
 		return Page{}, fmt.Errorf("list sagas: %w", err)

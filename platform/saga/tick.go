@@ -38,6 +38,7 @@ func (d *decision) tick() {
 			if !d.unanswered(n, call) || !d.giveUp(n, record) {
 				d.send(n, record)
 			}
+		default: // the engine runs local steps, and the others wait for nodes inside
 		}
 	}
 }
