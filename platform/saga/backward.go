@@ -57,7 +57,7 @@ func (d *decision) unwind(n *node, at *scope) (ended bool) {
 		}
 		d.cancel(at.path(n))
 		return true
-	case kindSleep:
+	case kindSleep, kindLock:
 		d.cancel(at.path(n))
 		return true
 	default:

@@ -33,6 +33,7 @@ type Program struct {
 	root       *node
 	nodes      map[string]*node // the named ones
 	order      []*node          // the named ones, as they are written
+	locks      bool             // it has locks
 }
 
 // takeover is a Takeover without its type parameter.
@@ -134,10 +135,18 @@ func (d Definition[S]) Compile() (*Program, error) {
 		}
 		p.takes[t.version] = takeover{t.state, t.nodes}
 	}
-	if d.Flow != nil {
-		p.root = d.Flow.compile(typed[S]{c})
+	p.root = &node{kind: kindSequence}
+	if limit := d.Limit.compile(c); limit != nil {
+		p.root.add(limit)
 	}
-	if len(c.order) == 0 {
+	limited := len(c.order)
+	if d.Flow != nil {
+		p.root.add(d.Flow.compile(typed[S]{c}))
+	}
+	if len(p.root.children) == 1 {
+		p.root = p.root.children[0]
+	}
+	if len(c.order) == limited {
 		c.fail("it has no steps: set Flow to a saga.Sequence of them")
 	} else {
 		p.root.nest(nil)
@@ -148,6 +157,7 @@ func (d Definition[S]) Compile() (*Program, error) {
 		}
 	}
 	p.nodes, p.order = c.nodes, c.order
+	p.locks = slices.ContainsFunc(c.order, func(n *node) bool { return n.kind == kindLock })
 	for version, t := range p.takes {
 		for _, name := range t.nodes {
 			if p.nodes[name] == nil {

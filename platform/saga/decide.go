@@ -20,6 +20,7 @@ type Input struct {
 	Local  *LocalInput
 	// Recall is the wish of a parent saga to have this one undone.
 	Recall *RecallInput
+	Lock   *LockInput
 	Order  *Order // by an operator or a client
 	Tick   bool   // time has passed
 }
@@ -81,6 +82,8 @@ type Effect struct {
 	// Answers is the id of the command that an answer is for.
 	Answers   string
 	Rejection *events.Rejection // of an answer
+
+	claim *claim // the saga wants a lock; the other fields but Step are empty
 }
 
 // Verdict tells what Decide made of an input.
@@ -124,6 +127,8 @@ func (p *Program) decide(in Instance, input Input, now time.Time) (out Instance,
 		d.localEnded(*input.Local)
 	case input.Recall != nil:
 		d.recall(*input.Recall)
+	case input.Lock != nil:
+		d.lock(*input.Lock)
 	case input.Order != nil:
 		refused = d.order(*input.Order)
 	case input.Tick:

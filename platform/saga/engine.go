@@ -50,6 +50,7 @@ type Engine struct {
 	cache     *cache
 	clock     clock
 	locals    locals
+	locks     bool // some definition has them
 	metrics   engineMetrics
 }
 
@@ -99,6 +100,7 @@ func NewEngine(pool *pgxpool.Pool, config EngineConfig, definitions ...Compiler)
 			errs = append(errs, fmt.Errorf("saga %q version %d is defined twice", p.Name, p.Version))
 		}
 		e.programs[key] = p
+		e.locks = e.locks || p.locks
 		for _, n := range p.order {
 			if n.kind == kindAwait && n.correlate != nil {
 				e.correlate[n.do.Type] = append(e.correlate[n.do.Type], correlation{n.do.Topic, n.correlate})

@@ -42,6 +42,8 @@ func (d *decision) run(n *node, at *scope) (ended bool) {
 		return d.runAwait(n, at)
 	case kindSleep:
 		return d.runSleep(n, at)
+	case kindLock:
+		return d.runLock(n, at)
 	default:
 		return d.runStep(n, at)
 	}

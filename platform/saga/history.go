@@ -15,7 +15,7 @@ import (
 
 // Cause is why a saga changed.
 type Cause struct {
-	// Kind is start, reply, signal, timer, local, recall, order or takeover.
+	// Kind is start, reply, signal, timer, local, lock, recall, order or takeover.
 	Kind string `json:"kind"`
 	// Event is the id of the event that was taken in, if any.
 	Event string `json:"event,omitempty"`

@@ -22,6 +22,7 @@ const (
 	kindAwait    kind = "await"
 	kindSleep    kind = "sleep"
 	kindDecide   kind = "decide"
+	kindLock     kind = "lock"
 )
 
 // node is a compiled part of a flow: a Node without its type parameter and with
@@ -66,6 +67,7 @@ type node struct {
 	limit     int
 	correlate func(payload []byte) (string, error) // of an await on an event
 	until     func(state any) time.Time            // of a sleep
+	claim     func(state any) claim                // of a lock
 }
 
 // handler is a Handler without its type parameter.

@@ -191,7 +191,7 @@ func (d *decision) refresh(step string) (calls int) {
 		case kindLocal:
 			call.Attempts, call.RetryAt, call.Deadline = 0, d.now, d.now.Add(timeout)
 			calls++
-		case kindAwait:
+		case kindAwait, kindLock:
 			call.Deadline = d.now.Add(timeout)
 		default: // it waits for other nodes, or for a moment
 		}

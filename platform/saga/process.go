@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
@@ -148,10 +149,18 @@ type transition struct {
 	changed map[uuid.UUID]*change
 	order   []uuid.UUID // of changed, so that a batch has one order
 	out     []broker.Message
+	claims  []asking
 	// Counted and logged once it has committed: a batch may be decided anew.
 	verdicts map[Verdict]int
 	moves    []move
 	refused  error // why the last order was
+}
+
+// asking is a claim that a step of a saga has on a lock.
+type asking struct {
+	saga uuid.UUID
+	step string
+	claim
 }
 
 // move is a change of status.
@@ -275,6 +284,10 @@ func (t *transition) decide(ctx context.Context, saga *stored, input Input, caus
 		traced.TraceParent, traced.TraceState = cause.TraceParent, cause.TraceState
 	}
 	for i := range effects {
+		if want := effects[i].claim; want != nil {
+			t.claims = append(t.claims, asking{uuid.MustParse(next.ID), effects[i].Step, *want})
+			continue
+		}
 		message, err := effectMessage(&next, &effects[i], cause, &traced, t.now)
 		if err != nil {
 			return "", err
@@ -316,6 +329,8 @@ func causeOf(input Input, event *events.Event) Cause {
 		return Cause{Kind: "recall", Event: event.ID}
 	case input.Local != nil:
 		return Cause{Kind: "local"}
+	case input.Lock != nil:
+		return Cause{Kind: "lock"}
 	case input.Order != nil:
 		return Cause{Kind: "order", Event: event.ID, Order: input.Order}
 	}
@@ -337,6 +352,7 @@ func (t *transition) keep(saga *stored, program *Program, next Instance, cause C
 		if program.attributes != nil && saga.revision > 0 {
 			c.known = program.find(&saga.Instance)
 		}
+		c.locks = program.locks
 		t.changed[id] = c
 		t.order = append(t.order, id)
 	}
@@ -387,6 +403,11 @@ func (t *transition) write(ctx context.Context, out *pgx.Batch, send func(*pgx.B
 	}
 	slices.SortFunc(changes, func(a, b change) int { return bytes.Compare(a.id[:], b.id[:]) })
 	queueChanges(out, changes)
+	for _, a := range t.claims {
+		out.Queue(`
+			insert into saga_lock (key, saga_id, step, slots, rate, ttl) values ($1, $2, $3, $4, $5, $6)
+			on conflict do nothing`, a.key, [16]byte(a.saga), a.step, a.slots, a.rate, pgtype.Interval{Microseconds: a.ttl.Microseconds(), Valid: a.ttl > 0})
+	}
 	if err := outbox.Queue(out, t.out...); err != nil {
 		return err
 	}
@@ -406,9 +427,14 @@ func (t *transition) write(ctx context.Context, out *pgx.Batch, send func(*pgx.B
 		t.engine.config.Wake()
 	}
 	t.report(ctx)
+	freed := len(t.claims) > 0
 	for i := range changes {
+		freed = freed || changes[i].locks && changes[i].after.Status.Final()
 		t.engine.cache.put(changes[i].id, &changes[i].after)
 		t.engine.hint(changes[i].after.due())
+	}
+	if freed {
+		t.engine.hint(time.Now()) // the timer loop gives locks away
 	}
 	return nil
 }

@@ -128,6 +128,7 @@ type change struct {
 	after      stored // but for live and armed
 	entries    [][]byte
 	fired      bool // the timer has been due and must be moved
+	locks      bool // it may hold locks
 	attributes map[string]string
 	known      map[string]string // attributes before
 }
@@ -194,6 +195,7 @@ func queueChanges(batch *pgx.Batch, changes []change) {
 			due []*time.Time
 		}
 		unset      [][16]byte
+		ended      [][16]byte // of those that may hold locks
 		attributes struct {
 			ids           [][16]byte
 			names, values []string
@@ -208,6 +210,9 @@ func queueChanges(batch *pgx.Batch, changes []change) {
 		case in.Status.Final():
 			if ch.before.live {
 				unset = append(unset, ch.id)
+			}
+			if ch.locks {
+				ended = append(ended, ch.id)
 			}
 			ch.after.live, ch.after.armed = false, time.Time{}
 		case !ch.before.live, ch.fired, !due.IsZero() && (ch.before.armed.IsZero() || due.Before(ch.before.armed)):
@@ -286,6 +291,9 @@ func queueChanges(batch *pgx.Batch, changes []change) {
 	}
 	if len(unset) > 0 {
 		batch.Queue("delete from saga_live where saga_id = any($1)", unset)
+	}
+	if len(ended) > 0 {
+		batch.Queue("delete from saga_lock where saga_id = any($1)", ended)
 	}
 	if len(attributes.ids) > 0 {
 		batch.Queue(`

@@ -30,7 +30,7 @@ func (d *decision) tick() {
 		switch n.kind {
 		case kindSleep:
 			d.applied = true // it wakes up when the saga goes on
-		case kindAwait:
+		case kindAwait, kindLock:
 			d.applied = true
 			d.giveUp(n, record)
 		case kindStep, kindChild:
@@ -60,6 +60,8 @@ func (d *decision) giveUp(n *node, record *StepRecord) bool {
 		message = "it kept failing: " + call.Error
 	case n.kind == kindAwait:
 		message = fmt.Sprintf("nothing came within %s", n.timeout)
+	case n.kind == kindLock:
+		message = fmt.Sprintf("no turn within %s", n.timeout)
 	}
 	_, undo := record.awaits()
 	if n.kind == kindAwait && len(n.children) > 0 {

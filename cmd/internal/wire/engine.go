@@ -42,6 +42,7 @@ func runEngine(l lifecycle, process *Process, pool *pgxpool.Pool, b broker.Broke
 		return err
 	}
 	l.run("saga-timers", engine.RunTimers)
+	l.run("saga-retention", engine.RunRetention)
 	admin.Register(process.Admin, reader, process.Logger)
 	return nil
 }

@@ -49,6 +49,29 @@ create table saga_attribute (
 );
 create index saga_attribute_value on saga_attribute (name, value, saga_id);
 
+-- Who holds a lock and who waits for it, in the order of seq.
+create table saga_lock (
+	key        text        not null,
+	saga_id    uuid        not null,
+	step       text        not null,
+	seq        bigint      not null generated always as identity,
+	slots      integer     not null,
+	rate       float8      not null,
+	ttl        interval,
+	granted_at timestamptz,
+	expires_at timestamptz,
+	primary key (key, saga_id, step)
+);
+create index saga_lock_saga on saga_lock (saga_id);
+
+-- How many sagas may begin at once, of definitions with a rate.
+create table saga_bucket (
+	key       text        primary key,
+	rate      float8      not null,
+	tokens    float8      not null,
+	filled_at timestamptz not null
+);
+
 -- The shape of each definition that an engine has run, for those who read sagas
 -- without its code.
 create table saga_definition (
