@@ -34,6 +34,11 @@ type EngineConfig struct {
 	// Wake is called after each commit that wrote to the outbox, to wake the
 	// relay; nil: nobody.
 	Wake func()
+	// Commands sends commands when their transaction has committed, such as a
+	// [broker.Dispatcher] does, from memory: a command that is lost is issued again
+	// by the timer of its step. Nil: commands go through the outbox, which costs a
+	// row and a hop each. Outcomes always go through the outbox.
+	Commands consumer.Sender
 	// Poll is how often the engine looks for due timers when it knows of none: 1 s
 	// by default. It bounds how late another engine's timers fire after its death.
 	Poll    time.Duration
@@ -270,8 +275,9 @@ type transition struct {
 	now     time.Time
 	found   map[uuid.UUID]*stored
 	changed map[uuid.UUID]*change
-	order   []uuid.UUID // of changed, so that a batch has one order
-	out     []broker.Message
+	order   []uuid.UUID      // of changed, so that a batch has one order
+	out     []broker.Message // through the outbox
+	direct  []broker.Message // from memory, once it has committed
 	// Counted and logged once it has committed: a batch may be decided anew.
 	verdicts map[Verdict]int
 	moves    []move
@@ -382,7 +388,7 @@ func (t *transition) decide(ctx context.Context, saga *stored, input Input, caus
 	}
 	next.TraceParent, next.TraceState = traced.TraceParent, traced.TraceState
 	for i := range effects {
-		t.out = append(t.out, commandMessage(&next, &effects[i], cause, t.now))
+		t.send(commandMessage(&next, &effects[i], cause, t.now))
 	}
 	if next.Status != saga.Status && (next.Status.Final() || next.Status == Stuck) {
 		message, err := outcomeMessage(&next, cause, t.now)
@@ -401,6 +407,15 @@ func (t *transition) decide(ctx context.Context, saga *stored, input Input, caus
 	}
 	t.changed[id].instance = next
 	return verdict, nil
+}
+
+// send queues a command.
+func (t *transition) send(command broker.Message) {
+	if t.engine.config.Commands == nil || outbox.Check(&command) != nil { // the outbox says what is wrong with it
+		t.out = append(t.out, command)
+		return
+	}
+	t.direct = append(t.direct, command)
 }
 
 // report counts and logs what has committed.
@@ -453,6 +468,9 @@ func (t *transition) commit(ctx context.Context, out *pgx.Batch) error {
 	}
 	if len(t.out) > 0 {
 		t.engine.config.Wake()
+	}
+	if len(t.direct) > 0 {
+		t.engine.config.Commands.Send(t.direct...)
 	}
 	t.report(ctx)
 	for i := range changes {
