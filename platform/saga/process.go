@@ -148,7 +148,8 @@ type transition struct {
 	found   map[uuid.UUID]*stored
 	changed map[uuid.UUID]*change
 	order   []uuid.UUID // of changed, so that a batch has one order
-	out     []broker.Message
+	out     []broker.Message // through the outbox
+	direct  []broker.Message // from memory, once it has committed
 	claims  []asking
 	// Counted and logged once it has committed: a batch may be decided anew.
 	verdicts map[Verdict]int
@@ -292,7 +293,7 @@ func (t *transition) decide(ctx context.Context, saga *stored, input Input, caus
 		if err != nil {
 			return "", err
 		}
-		t.out = append(t.out, message)
+		t.send(message)
 	}
 	if verdict == Ignored {
 		return verdict, nil
@@ -314,6 +315,22 @@ func (t *transition) decide(ctx context.Context, saga *stored, input Input, caus
 		t.moves = append(t.moves, move{from, next})
 	}
 	return verdict, t.keep(saga, program, next, causeOf(input, cause))
+}
+
+// send queues a command or an answer.
+func (t *transition) send(message broker.Message) {
+	if t.engine.config.Commands == nil || outbox.Check(&message) != nil { // the outbox says what is wrong with it
+		t.out = append(t.out, message)
+		return
+	}
+	t.direct = append(t.direct, message)
+}
+
+// dispatch sends what goes out from memory.
+func (t *transition) dispatch() {
+	if len(t.direct) > 0 {
+		t.engine.config.Commands.Send(t.direct...)
+	}
 }
 
 // causeOf returns what the history says about an input.
@@ -412,6 +429,7 @@ func (t *transition) write(ctx context.Context, out *pgx.Batch, send func(*pgx.B
 		return err
 	}
 	if out.Len() == 0 {
+		t.dispatch() // an answer that was asked for again
 		return nil
 	}
 	if err := send(out); err != nil {
@@ -426,6 +444,7 @@ func (t *transition) write(ctx context.Context, out *pgx.Batch, send func(*pgx.B
 	if len(t.out) > 0 {
 		t.engine.config.Wake()
 	}
+	t.dispatch()
 	t.report(ctx)
 	freed := len(t.claims) > 0
 	for i := range changes {
