@@ -199,7 +199,8 @@ func (in *Instance) due() time.Time {
 		due = in.Deadline
 	}
 	for i := range in.Steps {
-		if waiting, _ := in.Steps[i].awaits(); waiting {
+		// Going backward, a command that is still out waits for its turn to be undone.
+		if waiting, undo := in.Steps[i].awaits(); waiting && undo == in.Backward {
 			due = earliest(due, earliest(in.Steps[i].call().RetryAt, in.Steps[i].call().Deadline))
 		}
 	}

@@ -167,7 +167,7 @@ func (d *decision) refresh(step string) (calls int) {
 		record := &d.Steps[i]
 		waiting, undo := record.awaits()
 		n, _, ok := d.program.locate(record.Name)
-		if !ok || !waiting || step != "" && record.Name != step {
+		if !ok || !waiting || undo != d.Backward || step != "" && record.Name != step {
 			continue
 		}
 		call := record.call()
