@@ -33,6 +33,11 @@ func (d *decision) tick() {
 		case kindAwait:
 			d.applied = true
 			d.giveUp(n, record)
+		case kindLocal: // due here is the end of its time only, before its next attempt
+			if d.now.Before(call.RetryAt) && d.unanswered(n, call) {
+				d.applied = true
+				d.giveUp(n, record)
+			}
 		case kindStep, kindChild:
 			d.applied = true
 			if !d.unanswered(n, call) || !d.giveUp(n, record) {
