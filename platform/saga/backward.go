@@ -90,11 +90,9 @@ func (d *decision) unwindInTurn(n *node, at *scope) (ended bool) {
 			switch {
 			case r.Status == StepCompensating:
 				open = true
-			case !m.undoable():
-				if r.Status == StepRunning {
-					d.cancel(r.Name)
-				}
-			case r.Status == StepRunning || r.Status == StepTimedOut: // in doubt, so later than what is done
+			case !m.undoable() || m.kind == kindLocal && r.Status == StepRunning:
+				d.cancel(r.Name)
+			case m.inDoubt(r): // so later than what is done
 				if last == nil || last.Status == StepDone {
 					last = r
 				}
@@ -162,11 +160,17 @@ func (d *decision) undoing(name string) bool {
 		if m, _, ok := d.program.locate(r.Name); !ok || m != n {
 			continue
 		}
-		if r.Status == StepCompensating || n.undoable() && (r.Status == StepDone || r.Status == StepTimedOut || r.Status == StepRunning) {
+		if r.Status == StepCompensating || n.undoable() && (r.Status == StepDone || n.inDoubt(r)) {
 			return true
 		}
 	}
 	return false
+}
+
+// inDoubt reports whether the step may have run. A local step has run when it says
+// so, and else not: its effect commits with it.
+func (n *node) inDoubt(r *StepRecord) bool {
+	return n.kind != kindLocal && (r.Status == StepRunning || r.Status == StepTimedOut)
 }
 
 // beginUndo sends the compensation of a step. It reports false when the saga's
