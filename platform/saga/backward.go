@@ -126,8 +126,8 @@ func (d *decision) unwindStep(n *node, at *scope) (ended bool) {
 			d.cancel(path)
 			break
 		}
-		for _, name := range n.ordered {
-			if d.undoing(name) {
+		for _, first := range n.ordered {
+			if d.undoing(first, at) {
 				return false
 			}
 		}
@@ -152,12 +152,13 @@ func (d *decision) unwindStep(n *node, at *scope) (ended bool) {
 	return true
 }
 
-// undoing reports whether anything of the node of that name is still to be undone.
-func (d *decision) undoing(name string) bool {
-	n := d.program.nodes[name]
+// undoing reports whether anything of a node that comes first is still to be undone,
+// in the same item, turn or round as at.
+func (d *decision) undoing(first ordered, at *scope) bool {
+	n := d.program.nodes[first.name]
 	for i := range d.Steps {
 		r := &d.Steps[i]
-		if m, _, ok := d.program.locate(r.Name); !ok || m != n {
+		if m, its, ok := d.program.locate(r.Name); !ok || m != n || !slices.Equal(its.indexes()[:first.depth], at.indexes()[:first.depth]) {
 			continue
 		}
 		if r.Status == StepCompensating || n.undoable() && (r.Status == StepDone || n.inDoubt(r)) {

@@ -45,7 +45,7 @@ type node struct {
 	localUndo localFunc
 	noUndo    string
 	undoAfter []string
-	ordered   []string // of undoAfter, what has been found in another branch
+	ordered   []ordered // of undoAfter, what has been found in another branch
 
 	pivot       bool
 	afterPivot  bool // certainly
@@ -66,6 +66,12 @@ type node struct {
 	limit     int
 	correlate func(payload []byte) (string, error) // of an await on an event
 	until     func(state any) time.Time            // of a sleep
+}
+
+// ordered is a node that is undone before another one.
+type ordered struct {
+	name  string
+	depth int // of the parallel around both: beyond it they may be repeated
 }
 
 // handler is a Handler without its type parameter.
