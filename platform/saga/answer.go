@@ -89,12 +89,13 @@ func (d *decision) rejected(n *node, record *StepRecord, rejection *events.Rejec
 // repeated, since it would get the same answer.
 func (d *decision) refused(record *StepRecord, rejection *events.Rejection, why string) {
 	call := record.call()
-	if d.troubled(record) && call.RetryAt.IsZero() {
+	if call.RetryAt.IsZero() {
 		return // a copy of the rejection
 	}
 	d.applied = true
 	call.settled(nil)
-	d.Trouble = &Failure{Step: record.Name, Code: rejection.Code, Message: clip(why + rejection.Message)}
+	call.Error, record.Code = clip(why+rejection.Message), rejection.Code
+	d.Trouble = trouble(record)
 }
 
 // signalsMax bounds what a saga keeps for later.

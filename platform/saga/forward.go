@@ -122,6 +122,9 @@ func (d *decision) send(n *node, record *StepRecord) {
 	call := record.call()
 	call.Attempts++
 	call.SentAt = d.now
+	if !call.Deadline.IsZero() {
+		call.Error = ""
+	}
 	call.RetryAt = d.now.Add(n.retry.pause(call.Attempts, d.ID+record.Name))
 	effect := Effect{Step: record.Name, Data: call.Request, Attempt: call.Attempts}
 	if record.Status == StepCompensating {
