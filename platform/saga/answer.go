@@ -1,7 +1,7 @@
 package saga
 
 import (
-	"fmt"
+	"encoding/json"
 	"slices"
 
 	"github.com/countermand/countermand/events"
@@ -114,7 +114,8 @@ func (d *decision) signal(input SignalInput) {
 		return
 	}
 	for i := range d.Steps { // one that was taken already
-		if d.Steps[i].Kind == string(kindAwait) && string(d.Steps[i].Do.Request) == fmt.Sprintf("%q", input.ID) {
+		var taken string
+		if d.Steps[i].Kind == string(kindAwait) && json.Unmarshal(d.Steps[i].Do.Request, &taken) == nil && taken == input.ID {
 			return
 		}
 	}
