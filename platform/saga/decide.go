@@ -167,7 +167,7 @@ func (d *decision) start(input StartInput) {
 	d.Fingerprint, d.Status = input.Fingerprint, Running
 	if ahead := input.At.Sub(d.now); ahead > 0 && ahead < skewMax {
 		// Whoever saw the command accepted must not find the saga older than that.
-		d.CreatedAt = input.At
+		d.CreatedAt = input.At.Add(time.Microsecond - 1).Truncate(time.Microsecond) // as precise as the history
 	}
 	d.UpdatedAt = d.CreatedAt
 	if d.program.Deadline > 0 {

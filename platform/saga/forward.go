@@ -145,7 +145,7 @@ func (r Retry) pause(attempt int, seed string) time.Duration {
 	if r.Jitter > 0 {
 		id := events.DeriveUUID(seed, fmt.Sprint(attempt))
 		part := float64(uint16(id[0])<<8|uint16(id[1])) / 65536
-		pause -= time.Duration(part * r.Jitter * float64(pause))
+		pause -= time.Duration(part * r.Jitter * float64(pause)).Truncate(time.Microsecond) // as precise as the history
 	}
 	return pause
 }
