@@ -126,7 +126,7 @@ func (d *decision) unwindStep(n *node, at *scope) (ended bool) {
 			d.cancel(path)
 			break
 		}
-		if slices.ContainsFunc(n.ordered, d.undoing) {
+		if slices.ContainsFunc(n.ordered, func(first ordered) bool { return d.undoing(first, at) }) {
 			return false
 		}
 		if !d.beginUndo(n, at, record) {
@@ -151,12 +151,13 @@ func (d *decision) unwindStep(n *node, at *scope) (ended bool) {
 	return true
 }
 
-// undoing reports whether anything of the node of that name is still to be undone.
-func (d *decision) undoing(name string) bool {
-	n := d.program.nodes[name]
+// undoing reports whether anything of a node that comes first is still to be undone,
+// in the same item, turn or round as at.
+func (d *decision) undoing(first ordered, at *scope) bool {
+	n := d.program.nodes[first.name]
 	for i := range d.Steps {
 		r := &d.Steps[i]
-		if m, _, ok := d.program.locate(r.Name); !ok || m != n {
+		if m, its, ok := d.program.locate(r.Name); !ok || m != n || !slices.Equal(its.indexes()[:first.depth], at.indexes()[:first.depth]) {
 			continue
 		}
 		if r.Status == StepCompensating || n.undoable() && (r.Status == StepDone || n.inDoubt(r)) {

@@ -275,7 +275,7 @@ func (c *compiler) orders(n *node) {
 				for _, name := range m.undoAfter {
 					if other, ok := branch[name]; ok && other != i {
 						waits[i][other] = true
-						m.ordered = append(m.ordered, name)
+						m.ordered = append(m.ordered, ordered{name, n.depth})
 					}
 				}
 			})
@@ -296,7 +296,7 @@ func (c *compiler) orders(n *node) {
 	for _, name := range n.undoAfter {
 		if c.nodes[name] == nil {
 			c.fail("step %q: UndoAfter names %q, which does not exist", n.name, name)
-		} else if !slices.Contains(n.ordered, name) {
+		} else if !slices.ContainsFunc(n.ordered, func(o ordered) bool { return o.name == name }) {
 			c.fail("step %q: UndoAfter names %q, which is in no other branch of a parallel around it: a sequence is undone in reverse anyway", n.name, name)
 		}
 	}

@@ -172,7 +172,7 @@ func (d *decision) start(input StartInput) {
 	d.Fingerprint, d.Status = input.Fingerprint, Running
 	if ahead := input.At.Sub(d.now); ahead > 0 && ahead < skewMax {
 		// Whoever saw the command accepted must not find the saga older than that.
-		d.CreatedAt = input.At
+		d.CreatedAt = input.At.Add(time.Microsecond - 1).Truncate(time.Microsecond) // as precise as the history
 	}
 	d.UpdatedAt = d.CreatedAt
 	if d.program.Deadline > 0 {
@@ -237,6 +237,7 @@ func (d *decision) seal() {
 	if err := d.store(); err != nil { // folds have checked it, so this is a state that changed without one
 		d.stick("", err)
 	}
+	d.Trouble = or(d.Trouble, d.trouble())
 	switch {
 	case d.Status.Final():
 	case d.Trouble != nil:
@@ -314,6 +315,25 @@ func (d *decision) recover(step string) {
 	if d.Trouble != nil && (d.Trouble.Step == step || d.Trouble.Code == "definition_failed") {
 		d.Trouble = nil
 	}
+}
+
+// trouble returns that with a step which has had its time or was refused, and
+// which trouble with another one may have hidden.
+func (d *decision) trouble() *Failure {
+	if d.Status.Final() {
+		return nil
+	}
+	for i := range d.Steps {
+		r := &d.Steps[i]
+		if waiting, undo := r.awaits(); waiting && undo == d.Backward && r.call().Error != "" && r.call().Deadline.IsZero() {
+			return trouble(r)
+		}
+	}
+	return nil
+}
+
+func trouble(r *StepRecord) *Failure {
+	return &Failure{Step: r.Name, Code: r.Code, Message: r.call().Error}
 }
 
 // record returns the record of that name, or nil. The pointer is good until

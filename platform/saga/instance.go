@@ -112,7 +112,8 @@ type StepRecord struct {
 	UndoRound int `json:"undo_round,omitempty"`
 	// Done is the place of the step among those of its saga that were done: from 1.
 	Done int `json:"order,omitempty"`
-	// Code is of the rejection that is being handled, or was.
+	// Code is of the rejection that is being handled, or was, or of the trouble with
+	// the step.
 	Code events.Code `json:"code,omitempty"`
 	// Choice is what a choice chose, from 0; -1 for nothing.
 	Choice int `json:"choice,omitempty"`
@@ -133,7 +134,8 @@ type CallRecord struct {
 	SentAt   time.Time       `json:"sent_at,omitzero"`
 	RetryAt  time.Time       `json:"retry_at,omitzero"`
 	Deadline time.Time       `json:"deadline,omitzero"`
-	// Error is why the last attempt of a local step failed.
+	// Error is why the last attempt of a local step failed, or what the trouble with
+	// the command is.
 	Error string `json:"error,omitempty"`
 }
 
@@ -205,11 +207,6 @@ func (in *Instance) due() time.Time {
 		}
 	}
 	return due
-}
-
-// troubled reports whether the saga is stuck because of that step.
-func (in *Instance) troubled(r *StepRecord) bool {
-	return in.Trouble != nil && in.Trouble.Step == r.Name
 }
 
 // earliest returns the earlier of two times of which zero is never.

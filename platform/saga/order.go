@@ -210,13 +210,16 @@ func (d *decision) answerFor(o Order) error {
 	if !ok || !waiting {
 		return refuse("step_not_waiting", "step %s is %s: only a step that is waited for can be skipped or completed", o.Step, record.Status)
 	}
+	if n.kind == kindForEach || n.kind == kindDecide {
+		return refuse("step_not_waiting", "%s is a %s: name one of the steps inside that are waited for", o.Step, n.kind)
+	}
 	if o.Verb == Complete {
+		if len(o.Data) > 0 && !json.Valid(o.Data) {
+			return refuse("invalid_data", "the data is not JSON")
+		}
 		if undo {
 			d.undone(record, o.Data)
 			return nil
-		}
-		if len(o.Data) > 0 && !json.Valid(o.Data) {
-			return refuse("invalid_data", "the data is not JSON")
 		}
 		if err := d.fold(n, at, o.Data); err != nil {
 			return refuse("invalid_data", "the saga cannot take that as the reply of %s: %v", o.Step, err)

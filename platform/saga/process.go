@@ -147,7 +147,7 @@ type transition struct {
 	now     time.Time
 	found   map[uuid.UUID]*stored
 	changed map[uuid.UUID]*change
-	order   []uuid.UUID // of changed, so that a batch has one order
+	order   []uuid.UUID      // of changed, so that a batch has one order
 	out     []broker.Message // through the outbox
 	direct  []broker.Message // from memory, once it has committed
 	claims  []asking

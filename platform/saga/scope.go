@@ -30,6 +30,14 @@ func (s *scope) suffix() string {
 	return s.up.suffix() + "." + strconv.Itoa(s.index)
 }
 
+// indexes returns those of all repetitions around, the outermost first.
+func (s *scope) indexes() []int {
+	if s == nil {
+		return nil
+	}
+	return append(s.up.indexes(), s.index)
+}
+
 // inner returns the scope of the children of n at that index.
 func (s *scope) inner(n *node, index int) *scope { return &scope{up: s, around: n, index: index} }
 
