@@ -34,6 +34,7 @@ type Program struct {
 	nodes      map[string]*node // the named ones
 	order      []*node          // the named ones, as they are written
 	locks      bool             // it has locks
+	patience   time.Duration    // the shortest pause before a command is repeated
 }
 
 // takeover is a Takeover without its type parameter.
@@ -157,6 +158,11 @@ func (d Definition[S]) Compile() (*Program, error) {
 		}
 	}
 	p.nodes, p.order = c.nodes, c.order
+	for _, n := range c.order {
+		if n.retry.Min > 0 && (p.patience == 0 || n.retry.Min < p.patience) {
+			p.patience = n.retry.Min
+		}
+	}
 	p.locks = slices.ContainsFunc(c.order, func(n *node) bool { return n.kind == kindLock })
 	for version, t := range p.takes {
 		for _, name := range t.nodes {

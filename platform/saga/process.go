@@ -339,7 +339,7 @@ func causeOf(input Input, event *events.Event) Cause {
 	case input.Start != nil:
 		return Cause{Kind: "start"} // by the event of the saga's id
 	case input.Reply != nil:
-		return Cause{Kind: "reply", Event: event.ID}
+		return Cause{Kind: "reply"} // whose id derives from its command's
 	case input.Signal != nil:
 		return Cause{Kind: "signal", Event: event.ID}
 	case input.Recall != nil:
@@ -369,7 +369,7 @@ func (t *transition) keep(saga *stored, program *Program, next Instance, cause C
 		if program.attributes != nil && saga.revision > 0 {
 			c.known = program.find(&saga.Instance)
 		}
-		c.locks = program.locks
+		c.locks, c.patience = program.locks, program.patience
 		t.changed[id] = c
 		t.order = append(t.order, id)
 	}

@@ -127,8 +127,9 @@ type change struct {
 	before     stored
 	after      stored // but for live and armed
 	entries    [][]byte
-	fired      bool // the timer has been due and must be moved
-	locks      bool // it may hold locks
+	fired      bool          // the timer has been due and must be moved
+	patience   time.Duration // the shortest pause of any step of its definition
+	locks      bool          // it may hold locks
 	attributes map[string]string
 	known      map[string]string // attributes before
 }
@@ -206,6 +207,9 @@ func queueChanges(batch *pgx.Batch, changes []change) {
 		in := &ch.after.Instance
 		ch.after.live, ch.after.armed = ch.before.live, ch.before.armed
 		due := in.due()
+		if early := in.CreatedAt.Add(ch.patience); !ch.before.live && early.Before(due) {
+			due = early // so that no later step has to move it
+		}
 		switch {
 		case in.Status.Final():
 			if ch.before.live {
@@ -306,6 +310,5 @@ func queueChanges(batch *pgx.Batch, changes []change) {
 // it was read. Nothing was written: read it again and decide anew.
 func isConflict(err error) bool {
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) && (pg.Code == "CM409" ||
-		pg.Code == "23505" && (pg.ConstraintName == "saga_pkey" || strings.HasPrefix(pg.ConstraintName, "saga_log_")))
+	return errors.As(err, &pg) && (pg.Code == "CM409" || pg.Code == "23505" && pg.ConstraintName == "saga_pkey")
 }

@@ -17,11 +17,12 @@ create table saga (
 	updated_at  timestamptz not null
 ) with (fillfactor = 70); -- room for HOT updates: no index below changes between two steps
 
-create index saga_created on saga (created_at desc, id desc);
+-- A list of all is merged from the six statuses.
 create index saga_status on saga (status, created_at desc, id desc);
 
 -- One row per saga that has not ended. due_at is when to look at it, null when
--- only a message can move it; it may be early, never late.
+-- only a message can move it. It may be early, never late: moving it costs more than
+-- looking in vain.
 create table saga_live (
 	saga_id uuid        primary key,
 	due_at  timestamptz
@@ -35,9 +36,9 @@ create table saga_log (
 	saga_id uuid   not null,
 	seq     bigint not null,
 	day     date   not null,
-	entry   bytea  not null,
-	primary key (saga_id, seq, day)
+	entry   bytea  not null
 ) partition by range (day);
+create index saga_log_saga on saga_log (saga_id); -- seq is unique in it by the guard of the saga's revision
 create table saga_log_default partition of saga_log default;
 
 -- What a definition wants its sagas to be found by.
