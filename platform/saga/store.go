@@ -205,7 +205,7 @@ func queueChanges(batch *pgx.Batch, changes []change) {
 		ch := &changes[i]
 		in := &ch.after.Instance
 		ch.after.live, ch.after.armed = ch.before.live, ch.before.armed
-		due := in.due()
+		due := in.Due()
 		switch {
 		case in.Status.Final():
 			if ch.before.live {
