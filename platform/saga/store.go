@@ -206,8 +206,8 @@ func queueChanges(batch *pgx.Batch, changes []change) {
 		ch := &changes[i]
 		in := &ch.after.Instance
 		ch.after.live, ch.after.armed = ch.before.live, ch.before.armed
-		due := in.due()
-		if early := in.CreatedAt.Add(ch.patience); !ch.before.live && early.Before(due) {
+		due := in.Due()
+		if early := in.CreatedAt.Add(ch.patience); !ch.before.live && ch.patience > 0 && early.Before(due) {
 			due = early // so that no later step has to move it
 		}
 		switch {
