@@ -163,7 +163,6 @@ func printSchedule(w io.Writer, s shownSchedule) error {
 		line("limit", fmt.Sprintf("%d of %d fired", s.State.Scheduled, s.Limit))
 	}
 	line("counted", fmt.Sprintf("%d started, %d skipped, %d missed", s.State.Started, s.State.Skipped, s.State.Missed))
-	line("running", strconv.Itoa(len(s.State.Running)))
 	for _, b := range s.State.Backfills {
 		line("backfill", fmt.Sprintf("%s to %s", b.From.Format(time.RFC3339), b.To.Format(time.RFC3339)))
 	}

@@ -240,7 +240,7 @@ func (a api) answering(handle func(http.ResponseWriter, *http.Request) error) ht
 		case errors.Is(err, ErrOverlap):
 			f = failure{http.StatusConflict, "saga_running", "the saga of an earlier firing has not ended; force it to start another all the same"}
 		case errors.Is(err, ErrInvalid):
-			f = failure{http.StatusUnprocessableEntity, "invalid_schedule", strings.ReplaceAll(err.Error(), "\n", "; ")}
+			f = failure{http.StatusUnprocessableEntity, "invalid_schedule", strings.ReplaceAll(strings.TrimPrefix(err.Error(), ErrInvalid.Error()+": "), "\n", "; ")}
 		default:
 			a.logger.ErrorContext(r.Context(), "admin request failed", "path", r.URL.Path, "error", err)
 			f = failure{http.StatusServiceUnavailable, "store_unavailable", "the schedules could not be read or written; see the log"}
