@@ -83,6 +83,9 @@ func checkout3Variant(ctx context.Context, options options, report *Report, name
 		return took, err
 	}
 	phase := func(run Run, loop func() ([]time.Duration, error)) (float64, error) {
+		if options.phase != "" && options.phase != run.Name {
+			return lightLoad, nil
+		}
 		run.Load["commit_per"] = name
 		options.say("one commit per %s: %s", name, run.Name)
 		before, err := s.Usage(ctx)
@@ -143,9 +146,11 @@ func checkout3Variant(ctx context.Context, options options, report *Report, name
 	if err := errors.Join(err, finish()); err != nil {
 		return err
 	}
-	head := &report.Runs[len(report.Runs)-1]
-	for _, figure := range head.Order {
-		report.add(prefix+figure, head.Figures[figure].Value, head.Figures[figure].Unit)
+	if len(report.Runs) > 0 {
+		head := &report.Runs[len(report.Runs)-1]
+		for _, figure := range head.Order {
+			report.add(prefix+figure, head.Figures[figure].Value, head.Figures[figure].Unit)
+		}
 	}
 	if _, err := closed("closed_256_compensated", someInFlight, mixed, 10); err != nil {
 		return err

@@ -43,8 +43,11 @@ const (
 	participantDatabase = "bench_shop"
 )
 
+// partitions is how many commands of an unbatched participant can commit at once.
+const partitions = 32
+
 // conns is how many connections each side may have.
-const conns = 16
+const conns = 40
 
 // System is engine, participant, broker and database, in this process but for
 // the database server. Run may be called by many goroutines.
@@ -95,7 +98,7 @@ func Start(ctx context.Context, config Config) (_ *System, err error) {
 		return nil, err
 	}
 	s.leave = conn.Close
-	b, err := natsbroker.New(conn, natsbroker.Config{AtomicFrom: 4}) // as the binaries have it
+	b, err := natsbroker.New(conn, natsbroker.Config{AtomicFrom: 4, Partitions: partitions})
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +130,8 @@ func (s *System) startEngine(ctx, run context.Context, b broker.Broker, adminURL
 		return err
 	}
 	relay := outbox.NewRelay(pool, b, outbox.RelayConfig{Name: "engine", Logger: s.config.Logger})
-	engine, err := saga.NewEngine(pool, saga.EngineConfig{Wake: relay.Wake, Logger: s.config.Logger}, definition)
+	commands := broker.NewDispatcher(b, broker.DispatcherConfig{Name: "engine", Logger: s.config.Logger})
+	engine, err := saga.NewEngine(pool, saga.EngineConfig{Wake: relay.Wake, Commands: commands, Logger: s.config.Logger}, definition)
 	if err != nil {
 		return err
 	}
@@ -138,13 +142,14 @@ func (s *System) startEngine(ctx, run context.Context, b broker.Broker, adminURL
 		return err
 	}
 	s.run(func() error { return relay.Run(run) })
+	s.run(func() error { return commands.Run(run) })
 	s.run(func() error { return engine.RunTimers(run) })
 	s.run(func() error { return feed.Run(run) })
 	return nil
 }
 
 func (s *System) startParticipant(ctx, run context.Context, b broker.Broker, adminURL string) error {
-	pool, err := s.open(ctx, adminURL, participantDatabase, nil,
+	pool, err := s.open(ctx, adminURL, participantDatabase, consumer.SessionParams(),
 		postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()},
 		postgres.MigrationSet{Owner: "consumer", FS: consumer.Migrations()})
 	if err != nil {
@@ -154,7 +159,10 @@ func (s *System) startParticipant(ctx, run context.Context, b broker.Broker, adm
 		return fmt.Errorf("create tables: %w", err)
 	}
 	relay := outbox.NewRelay(pool, b, outbox.RelayConfig{Name: "shop", Logger: s.config.Logger})
-	commands, err := consumer.NewCommands(pool, consumer.CommandsConfig{Name: "shop", Wake: relay.Wake, Logger: s.config.Logger}, handlers()...)
+	replies := broker.NewDispatcher(b, broker.DispatcherConfig{Name: "shop", Logger: s.config.Logger})
+	commands, err := consumer.NewCommands(pool, consumer.CommandsConfig{
+		Name: "shop", Wake: relay.Wake, Replies: replies, Logger: s.config.Logger,
+	}, handlers()...)
 	if err != nil {
 		return err
 	}
@@ -167,6 +175,7 @@ func (s *System) startParticipant(ctx, run context.Context, b broker.Broker, adm
 		return err
 	}
 	s.run(func() error { return relay.Run(run) })
+	s.run(func() error { return replies.Run(run) })
 	s.run(func() error { return feed.Run(run) })
 	return nil
 }
