@@ -64,7 +64,7 @@ func (s *State) settle(now time.Time, known map[string]bool) {
 func (p *pass) scheduled() {
 	for range stepsMax {
 		at := p.State.Next
-		if at.IsZero() || p.budget == 0 {
+		if at.IsZero() || p.budget <= 0 {
 			return
 		}
 		if p.limitReached() {

@@ -219,6 +219,17 @@ func TestBackfill(t *testing.T) {
 	})
 }
 
+func TestOnePassSendsNoMoreThanItsBudget(t *testing.T) {
+	p := begin(t, Schedule{Overlap: BufferOne, CatchUp: CatchUp{Policy: All}, When: Spec{Every: Duration(time.Minute)}})
+	p.record.State.Waiting = dawn
+	p.record.State.Backfills = []Backfill{{From: dawn.Add(-5 * time.Hour), To: dawn}}
+	p.record.Overlap = AllowAll
+	done := advance(p.record, p.times, dawn.Add(time.Hour), nil, nil)
+	if n := len(done.firings); n != startsMax+1 { // and the one that waited
+		t.Errorf("it sends %d, want %d", n, startsMax+1)
+	}
+}
+
 // TestEveryFiringIsDecidedOnce lets schedulers look at random times, with gaps,
 // while sagas end at random.
 func TestEveryFiringIsDecidedOnce(t *testing.T) {

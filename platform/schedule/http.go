@@ -75,7 +75,11 @@ func (a api) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	records, err := a.scheduler.List(r.Context(), r.URL.Query().Get("cursor"), limit)
+	cursor := r.URL.Query().Get("cursor")
+	if cursor != "" && !idPattern.MatchString(cursor) {
+		return failure{http.StatusBadRequest, "invalid_cursor", "cursor must be the next of an earlier page"}
+	}
+	records, err := a.scheduler.List(r.Context(), cursor, limit)
 	if err != nil {
 		return err
 	}

@@ -173,6 +173,9 @@ func TestAListOfSchedulesHasEachOnce(t *testing.T) {
 		t.Errorf("listed %v", ids)
 	}
 	a.refused("GET", "/admin/v1/schedules?limit=501", "", http.StatusBadRequest, "invalid_limit")
+	a.refused("GET", "/admin/v1/schedules?cursor=%00", "", http.StatusBadRequest, "invalid_cursor")
+	a.refused("GET", "/admin/v1/schedules/%00", "", http.StatusNotFound, "schedule_not_found")
+	a.refused("DELETE", "/admin/v1/schedules/%00", "", http.StatusNotFound, "schedule_not_found", "If-Match: *")
 }
 
 func TestADatabaseThatIsAwayIsAProblem(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"regexp"
 	"time"
+	"unicode/utf8"
 
 	"github.com/countermand/countermand/events"
 )
@@ -165,7 +166,7 @@ func (a Action) data(at time.Time) ([]byte, error) {
 	switch {
 	case len(a.Data) > dataBytesMax:
 		return nil, fmt.Errorf("do.data has %d bytes; at most %d are allowed", len(a.Data), dataBytesMax)
-	case len(a.Data) > 0 && !json.Valid(a.Data):
+	case len(a.Data) > 0 && !json.Valid(a.Data) || !utf8.Valid(a.Data):
 		return nil, errors.New("do.data is no JSON")
 	case len(a.TimeField) > fieldBytesMax:
 		return nil, fmt.Errorf("do.time_field is longer than %d bytes", fieldBytesMax)

@@ -184,6 +184,9 @@ func (s *Scheduler) once(ctx context.Context) (rest time.Duration, err error) {
 }
 
 func (s *Scheduler) decide(r *Record, now time.Time, known, fired map[string]bool) (*pass, error) {
+	if r.unreadable != nil {
+		return nil, r.unreadable
+	}
 	times, err := r.compile()
 	if err != nil {
 		return nil, err
@@ -278,7 +281,11 @@ func (s *Scheduler) commit(ctx context.Context, passes []*pass) (won map[string]
 		for i := range p.firings {
 			f := &p.firings[i]
 			s.firings.WithLabelValues(string(f.Outcome)).Add(float64(f.Count))
-			s.config.Logger.InfoContext(ctx, "schedule fired", "schedule", p.ID, "at", f.At, "kind", f.Kind, "outcome", f.Outcome,
+			level := slog.LevelDebug
+			if f.Outcome == Missed {
+				level = slog.LevelWarn
+			}
+			s.config.Logger.Log(ctx, level, "schedule fired", "schedule", p.ID, "at", f.At, "kind", f.Kind, "outcome", f.Outcome,
 				"count", f.Count, "command_id", f.ID)
 		}
 	}

@@ -302,6 +302,8 @@ func TestAScheduleThatThisProcessCannotFireIsLeftAlone(t *testing.T) {
 
 	s := r.scheduler()
 	must[Record](t)(s.Create(t.Context(), hourly("b")))
+	must[Record](t)(s.Create(t.Context(), hourly("c")))
+	r.exec(`update schedule set state = '{"next":"some day"}' where id = 'c'`)
 	r.set(time.Hour)
 	r.run(s)
 	r.settled()

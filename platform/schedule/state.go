@@ -101,7 +101,8 @@ type Record struct {
 	// Revision counts the changes by operators. Firings do not change it.
 	Revision int64 `json:"revision"`
 
-	turn int64 // counts every change
+	turn       int64 // counts every change
+	unreadable error // what another binary has written is not understood here
 }
 
 // commandID returns the id of the firing at that time. The same firing has the

@@ -23,7 +23,7 @@ func (s *Scheduler) readDue(ctx context.Context) (records []*Record, now time.Ti
 		select clock_timestamp(), (select min(due_at) from schedule)`).
 		QueryRow(func(row pgx.Row) error { return row.Scan(&now, &next) })
 	batch.Queue(`
-		select revision, turn, document, state from schedule
+		select `+columns+` from schedule
 		where due_at <= clock_timestamp()
 		order by due_at limit $1`, dueMax).
 		Query(func(rows pgx.Rows) error {
@@ -43,21 +43,24 @@ func (s *Scheduler) readDue(ctx context.Context) (records []*Record, now time.Ti
 	return records, now.UTC(), rest, nil
 }
 
-// scan reads revision, turn, document, state and what follows them.
+// columns are what [scan] reads.
+const columns = "id, revision, turn, document, state"
+
+// scan reads the columns and what follows them. A schedule that cannot be
+// understood is told when it is its turn, so that the others go on.
 func scan(row pgx.CollectableRow, more ...any) (*Record, error) {
 	var (
 		r               Record
+		id              string
 		document, state []byte
 	)
-	if err := row.Scan(append([]any{&r.Revision, &r.turn, &document, &state}, more...)...); err != nil {
+	if err := row.Scan(append([]any{&id, &r.Revision, &r.turn, &document, &state}, more...)...); err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(document, &r.Schedule); err != nil {
-		return nil, fmt.Errorf("document of a schedule: %w", err)
+	if err := errors.Join(json.Unmarshal(document, &r.Schedule), json.Unmarshal(state, &r.State)); err != nil {
+		r.unreadable = fmt.Errorf("schedule %s cannot be read, another release has written it: %w", id, err)
 	}
-	if err := json.Unmarshal(state, &r.State); err != nil {
-		return nil, fmt.Errorf("state of schedule %s: %w", r.ID, err)
-	}
+	r.ID = id
 	return &r, nil
 }
 
@@ -213,7 +216,10 @@ func (s *Scheduler) putOff(ctx context.Context, r *Record) error {
 
 // get reads one schedule and the database's time.
 func (s *Scheduler) get(ctx context.Context, id string) (r *Record, now time.Time, err error) {
-	rows, err := s.pool.Query(ctx, "select revision, turn, document, state, clock_timestamp() from schedule where id = $1", id)
+	if !idPattern.MatchString(id) {
+		return nil, now, ErrNotFound
+	}
+	rows, err := s.pool.Query(ctx, "select "+columns+", clock_timestamp() from schedule where id = $1", id)
 	if err != nil {
 		return nil, now, fmt.Errorf("read schedule %s: %w", id, err)
 	}
@@ -223,6 +229,8 @@ func (s *Scheduler) get(ctx context.Context, id string) (r *Record, now time.Tim
 		return nil, now, ErrNotFound
 	case err != nil:
 		return nil, now, fmt.Errorf("read schedule %s: %w", id, err)
+	case r.unreadable != nil:
+		return nil, now, r.unreadable
 	}
 	return r, now.UTC(), nil
 }

@@ -216,6 +216,9 @@ func (s *Scheduler) change(ctx context.Context, id string, revision int64, apply
 // Delete removes a schedule and what is known of its firings. Sagas that it has
 // started go on.
 func (s *Scheduler) Delete(ctx context.Context, id string, revision int64) error {
+	if !idPattern.MatchString(id) {
+		return ErrNotFound
+	}
 	tag, err := s.pool.Exec(ctx, "delete from schedule where id = $1 and ($2 = 0 or revision = $2)", id, revision)
 	switch {
 	case err != nil:
@@ -246,7 +249,7 @@ const listMax = 500
 // beginning after the id given.
 func (s *Scheduler) List(ctx context.Context, after string, limit int) ([]Record, error) {
 	rows, err := s.pool.Query(ctx, `
-		select revision, turn, document, state from schedule
+		select `+columns+` from schedule
 		where id > $1 collate "C"
 		order by id collate "C" limit $2`, after, max(min(limit, listMax), 1))
 	if err != nil {
@@ -257,7 +260,7 @@ func (s *Scheduler) List(ctx context.Context, after string, limit int) ([]Record
 		if err != nil {
 			return Record{}, err
 		}
-		return *r, nil
+		return *r, r.unreadable
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list schedules: %w", err)
