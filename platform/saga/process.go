@@ -2,6 +2,7 @@ package saga
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -76,11 +77,13 @@ func (e *Engine) process(ctx context.Context, batch *consumer.Batch, trustStarts
 		d := &batch.Deliveries[i]
 		number, reason := batch.Attempt(i)
 		if number <= attemptsMax {
+			reason = nil // of the attempt before
 			for _, id := range ids[i] {
-				var verdict Verdict
-				if verdict, reason = t.deliver(ctx, id, d); verdict == Ignored && t.found[id].cached {
+				verdict, err := t.deliver(ctx, id, d)
+				if verdict == Ignored && t.found[id].cached {
 					ignored[id] = true
 				}
+				reason = cmp.Or(reason, err)
 			}
 		}
 		if (errors.Is(reason, errForeign) || errors.Is(reason, errNotFound)) && number < attemptsMax {

@@ -83,6 +83,13 @@ func TestSagasAreFoundByTheirAttributes(t *testing.T) {
 	all := ids(3)
 	b.process(starts(t, all...)...)
 	b.process(ok(t, all[1], "alpha"))
+	waiting, err := reader.Waiting(t.Context())
+	if err != nil || len(waiting) != 1 || waiting["trip"]["alpha"] != 2 || waiting["trip"]["beta"] != 1 {
+		t.Errorf("sagas wait at %v (error %v)", waiting, err)
+	}
+	if page, err := reader.List(t.Context(), saga.Filter{Step: "beta"}); err != nil || len(page.Sagas) != 1 || page.Sagas[0].ID != all[1] {
+		t.Errorf("those that wait at beta: %+v (error %v)", page.Sagas, err)
+	}
 	for _, test := range []struct {
 		attributes map[string]string
 		want       int

@@ -30,8 +30,9 @@ type benchmark struct {
 }
 
 var benchmarks = map[string]benchmark{
-	"checkout":  {"full checkouts over HTTP, JetStream and Postgres with fsync on", checkout},
-	"checkout3": {"start and three steps of one row each, JetStream and Postgres with fsync on, no HTTP", checkout3Benchmark},
+	"checkout":   {"full checkouts over HTTP, JetStream and Postgres with fsync on", checkout},
+	"visibility": {"operators' queries among a million finished sagas, and an engine that is idle beside them", visibility},
+	"checkout3":  {"start and three steps of one row each, JetStream and Postgres with fsync on, no HTTP", checkout3Benchmark},
 }
 
 // options of a run.
