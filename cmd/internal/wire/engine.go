@@ -10,11 +10,7 @@ import (
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/consumer"
 	"github.com/countermand/countermand/platform/saga"
-	"github.com/countermand/countermand/sagas/checkout"
 )
-
-// Definitions lists the sagas that the engine drives. Add yours here.
-func Definitions() []saga.Compiler { return []saga.Compiler{checkout.Saga} }
 
 func engineGraph() fx.Option {
 	return fx.Options(
