@@ -43,11 +43,11 @@ const (
 	participantDatabase = "bench_shop"
 )
 
-// partitions is how many commands of an unbatched participant can commit at once.
-const partitions = 32
+// workers is how many commands of an unbatched participant can commit at once.
+const workers = 16
 
 // conns is how many connections each side may have.
-const conns = 40
+const conns = workers + 4
 
 // System is engine, participant, broker and database, in this process but for
 // the database server. Run may be called by many goroutines.
@@ -98,7 +98,7 @@ func Start(ctx context.Context, config Config) (_ *System, err error) {
 		return nil, err
 	}
 	s.leave = conn.Close
-	b, err := natsbroker.New(conn, natsbroker.Config{AtomicFrom: 4, Partitions: partitions})
+	b, err := natsbroker.New(conn, natsbroker.Config{AtomicFrom: 4, Partitions: workers})
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +136,7 @@ func (s *System) startEngine(ctx, run context.Context, b broker.Broker, adminURL
 		return err
 	}
 	feed, err := consumer.NewFeed(pool, b, engine, consumer.FeedConfig{
-		Name: saga.ConsumerName, Topics: engine.Topics(), BatchMax: 256, Logger: s.config.Logger,
+		Name: saga.ConsumerName, Topics: engine.Topics(), BatchMax: 256, Workers: 2, Logger: s.config.Logger,
 	})
 	if err != nil {
 		return err
@@ -159,14 +159,18 @@ func (s *System) startParticipant(ctx, run context.Context, b broker.Broker, adm
 		return fmt.Errorf("create tables: %w", err)
 	}
 	relay := outbox.NewRelay(pool, b, outbox.RelayConfig{Name: "shop", Logger: s.config.Logger})
+	obey := handlers
+	if s.config.Batched {
+		obey = batchHandlers
+	}
 	replies := broker.NewDispatcher(b, broker.DispatcherConfig{Name: "shop", Logger: s.config.Logger})
 	commands, err := consumer.NewCommands(pool, consumer.CommandsConfig{
 		Name: "shop", Wake: relay.Wake, Replies: replies, Logger: s.config.Logger,
-	}, handlers()...)
+	}, obey()...)
 	if err != nil {
 		return err
 	}
-	feeding := consumer.FeedConfig{Name: "shop", Topics: commands.Topics(), Logger: s.config.Logger}
+	feeding := consumer.FeedConfig{Name: "shop", Topics: commands.Topics(), BatchMax: 256, Workers: 2, Logger: s.config.Logger}
 	if !s.config.Batched {
 		feeding.BatchMax, feeding.Workers = 1, b.Partitions()
 	}
