@@ -34,6 +34,15 @@ type Batch struct {
 	blameless bool // what failed is not to blame for it
 }
 
+// NewBatch returns a batch of deliveries for the consumer of that name, whose
+// stored positions are those, for whoever drives a [Processor] without a [Feed],
+// such as a test or a benchmark.
+func NewBatch(consumer string, positions map[Source]uint64, deliveries ...broker.Delivery) *Batch {
+	b := &Batch{Deliveries: deliveries, consumer: consumer, before: positions, attempts: make(map[Source]attempt)}
+	b.reset()
+	return b
+}
+
 // attempt is the story of a delivery that failed before.
 type attempt struct {
 	count int // failures so far
