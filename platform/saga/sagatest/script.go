@@ -163,6 +163,17 @@ func (s *Script) Wait(d time.Duration) *Script {
 	return s
 }
 
+// Next lets time pass until the next thing is due.
+func (s *Script) Next() *Script {
+	s.t.Helper()
+	due := s.saga.Due()
+	if due.IsZero() {
+		s.t.Errorf("nothing is ever due\n%s", s.Trace())
+		return s
+	}
+	return s.Wait(due.Sub(s.now))
+}
+
 // TimeOut lets time pass until the saga no longer waits for that step, or says that
 // it is stuck with it.
 func (s *Script) TimeOut(step string) *Script {

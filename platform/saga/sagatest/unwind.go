@@ -36,6 +36,7 @@ func Unwind(t testing.TB, definition saga.Compiler, options ...Option) {
 				}
 				if err != nil {
 					t.Fatalf("%s: %v\n%s", w.unwinding, err, &trace)
+					return
 				}
 				if w.unwinding.step == "" {
 					break // it has no more steps
