@@ -24,7 +24,10 @@ func TestExploreTrips(t *testing.T) {
 		"pivot last":          define(alpha(), beta(), gamma(), pivot(delta())),
 		"no pivot":            define(alpha(), beta(), gamma(), undoableDelta),
 	} {
-		t.Run(name, func(t *testing.T) { sagatest.Explore(t, d, 1000, bookings) })
+		t.Run(name, func(t *testing.T) {
+			sagatest.Explore(t, d, 1000, bookings)
+			sagatest.Unwind(t, d, bookings)
+		})
 	}
 }
 
@@ -34,7 +37,7 @@ var bookings = sagatest.Request(begin, func(*rand.Rand) booking { return booking
 // nodes there are, nested in each other.
 func TestExploreFlowsOfAllKinds(t *testing.T) {
 	kinds := make(map[string]int)
-	for seed := range uint64(150) {
+	for seed := range uint64(100) {
 		d := newFlow(seed)
 		p, err := d.Compile()
 		if err != nil {
@@ -43,7 +46,12 @@ func TestExploreFlowsOfAllKinds(t *testing.T) {
 		for _, c := range p.Contracts() {
 			kinds[c.Kind]++
 		}
-		if !t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) { sagatest.Explore(t, d, 12) }) {
+		if !t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			sagatest.Explore(t, d, 12)
+			if seed%5 == 0 { // it takes as many runs as there are steps
+				sagatest.Unwind(t, d)
+			}
+		}) {
 			t.Logf("%+v", p.Graph().Flow)
 			return
 		}
@@ -73,13 +81,10 @@ func newFlow(seed uint64) saga.Definition[tour] {
 	g := &generator[tour]{grower: &grower{rng: rand.New(rand.NewPCG(seed, 7))}, sum: func(s *tour) *tour { return s }}
 	g.each = func() saga.Node[tour] {
 		inner := &generator[legs]{grower: g.grower, sum: func(s *legs) *tour { return &s.State }}
-		g.depth++
-		body := inner.node()
-		g.depth--
-		return saga.ForEach[tour, int]{
-			Name: g.name("each"), Limit: 1 + g.rng.IntN(3), Body: body,
-			Items: func(s tour) []int { return make([]int, s.Sum%4) },
+		inner.each = func() saga.Node[legs] {
+			return forEach(inner, &generator[saga.Each[legs, int]]{grower: g.grower, sum: func(s *saga.Each[legs, int]) *tour { return &s.State.State }})
 		}
+		return forEach(g, inner)
 	}
 	flow := saga.Sequence[tour]{}
 	for range 1 + g.rng.IntN(3) {
@@ -100,6 +105,14 @@ func newFlow(seed uint64) saga.Definition[tour] {
 		d.Deadline = 1000 * time.Hour
 	}
 	return d
+}
+
+// forEach goes through a few items of the state of outer.
+func forEach[S any](outer *generator[S], inner *generator[saga.Each[S, int]]) saga.Node[S] {
+	return saga.ForEach[S, int]{
+		Name: outer.name("each"), Limit: 1 + outer.rng.IntN(3), Body: inner.node(),
+		Items: func(s S) []int { return make([]int, outer.sum(&s).Sum%4) },
+	}
 }
 
 // grower is what the generators of one flow share.
@@ -128,7 +141,7 @@ func (g *generator[S]) node() saga.Node[S] {
 	}
 	g.depth++
 	defer func() { g.depth-- }()
-	switch g.rng.IntN(14) {
+	switch g.rng.IntN(16) {
 	case 0, 1:
 		branches := []saga.Node[S]{g.node(), g.node()}
 		if g.rng.IntN(3) == 0 {
@@ -202,6 +215,15 @@ func (g *generator[S]) node() saga.Node[S] {
 		wait := saga.Sleep[S]{Name: g.name("rest"), For: time.Minute}
 		s.OnReject = map[events.Code]saga.Handler[S]{"full": {Do: wait, Retry: true}, "shut": {Do: saga.Sequence[S]{g.node(), g.step()}, Retry: true}}
 		return s
+	case 14:
+		return saga.Lock[S]{Name: g.name("lock"), Key: func(S) string { return "k" }, Timeout: time.Hour}
+	case 15:
+		s := g.step()
+		c := saga.Child[S]{Name: s.Name, Start: s.Do, OnReject: s.OnReject}
+		if g.rng.IntN(3) == 0 {
+			c.NoUndo = "it does no harm"
+		}
+		return c
 	}
 	return g.step()
 }

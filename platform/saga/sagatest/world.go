@@ -36,13 +36,14 @@ type world struct {
 	commands  map[string]events.Descriptor
 	shapes    map[string]*shape // by name of the program
 
-	database database
-	broker   brokerSim
-	engines  [2]engine
-	ledger   *ledger
-	inbox    map[string]receipt
-	moods    map[string]fault // what a participant's step suffers from, or faults for nothing
-	accepted []string         // sagas whose start a client was told
+	database  database
+	broker    brokerSim
+	engines   [2]engine
+	ledger    *ledger
+	inbox     map[string]receipt
+	moods     map[string]fault // what a participant's step suffers from, or faults for nothing
+	unwinding *unwinding       // nil: nothing is to be unwound
+	accepted  []string         // sagas whose start a client was told
 }
 
 // newWorld returns a world in which nothing has happened.
@@ -118,7 +119,7 @@ func (w *world) while() time.Duration {
 
 // long is a time up to the latest.
 func (w *world) long() time.Duration {
-	return time.Duration(w.rng.Int64N(int64(w.weather.latest))).Truncate(time.Microsecond)
+	return time.Duration(w.rng.Int64N(int64(max(w.weather.latest, time.Millisecond)))).Truncate(time.Microsecond)
 }
 
 // broken ends the run with a broken promise.
