@@ -271,8 +271,8 @@ func (r *Reader) Counts(ctx context.Context) (map[Status]int, error) {
 // definition.
 func (r *Reader) Waiting(ctx context.Context) (map[string]map[string]int, error) {
 	rows, err := r.pool.Query(ctx, `
-		select s.definition, step, count(*)
-		from saga_live as l join saga as s on s.id = l.saga_id, unnest(string_to_array(s.waits, ' ')) as step
+		select s.definition, w.step, count(*)
+		from saga_live as l join saga as s on s.id = l.saga_id, unnest(string_to_array(s.waits, ' ')) as w (step)
 		group by 1, 2`)
 	if err != nil {
 		return nil, fmt.Errorf("count waiting sagas: %w", err)

@@ -42,6 +42,6 @@ func runEngine(l lifecycle, process *Process, pool *pgxpool.Pool, b broker.Broke
 		return err
 	}
 	l.run("saga-timers", engine.RunTimers)
-	admin.Register(process.Admin, reader, process.Logger)
+	admin.Register(process.Admin, admin.Config{Reader: reader, Operator: engine, Logger: process.Logger})
 	return nil
 }
