@@ -115,6 +115,13 @@ bench: ## Run the benchmark NAME on servers it starts itself
 	@echo 'Compiling and starting servers; the figures come at the end.'
 	@go run ./tests/bench $(NAME) $(ARGS)
 
+# A module of its own outside the workspace, so that nothing else here downloads
+# the engines that it compares with.
+.PHONY: bench-peers
+bench-peers: ## Run checkout-3 on this engine, DBOS and River, on one Postgres, and print the ratios
+	@echo 'Downloading and compiling the peers, then several minutes of load; the figures come at the end.' >&2
+	@cd tests/bench/peers && GOWORK=off go run . $(ARGS)
+
 .PHONY: generate
 generate: ## Write again what is generated from code, such as the JSON Schemas of the contracts
 	@go generate $(call packages,$(MODULES))

@@ -50,19 +50,22 @@ func (c *adminClient) graph(ctx context.Context, name string, version int) (*sag
 }
 
 func (c *adminClient) get(ctx context.Context, path string, into any) error {
-	return c.call(ctx, http.MethodGet, path, 0, nil, into)
+	return c.call(ctx, http.MethodGet, path, "", nil, into)
 }
 
-// call makes a request with a body, unless that is nil, under the condition that
-// the saga has that revision, unless it is 0.
-func (c *adminClient) call(ctx context.Context, method, path string, revision int64, body, into any) error {
+// call makes a request with a body, unless that is nil, and decodes the answer,
+// unless into is nil. condition is a header such as "If-Match: *", or empty.
+func (c *adminClient) call(ctx context.Context, method, path, condition string, body, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	response, err := c.do(ctx, method, path, revision, body)
+	response, err := c.do(ctx, method, path, condition, body)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = response.Body.Close() }()
+	if into == nil {
+		return nil
+	}
 	if err := json.NewDecoder(response.Body).Decode(into); err != nil {
 		return fmt.Errorf("answer of the admin API: %w", err)
 	}
@@ -71,7 +74,7 @@ func (c *adminClient) call(ctx context.Context, method, path string, revision in
 
 // lines makes a request and takes each line of the answer as it comes.
 func (c *adminClient) lines(ctx context.Context, path string, body any, each func(line []byte) error) error {
-	response, err := c.do(ctx, http.MethodPost, path, 0, body)
+	response, err := c.do(ctx, http.MethodPost, path, "", body)
 	if err != nil {
 		return err
 	}
@@ -89,8 +92,8 @@ func (c *adminClient) lines(ctx context.Context, path string, body any, each fun
 	return nil
 }
 
-// do returns an answer of status 200; any other is an error.
-func (c *adminClient) do(ctx context.Context, method, path string, revision int64, body any) (*http.Response, error) {
+// do returns an answer that is none of an error.
+func (c *adminClient) do(ctx context.Context, method, path, condition string, body any) (*http.Response, error) {
 	var content io.Reader
 	if body != nil {
 		data, err := json.Marshal(body)
@@ -106,8 +109,8 @@ func (c *adminClient) do(ctx context.Context, method, path string, revision int6
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	if revision > 0 {
-		request.Header.Set("If-Match", fmt.Sprintf("%q", fmt.Sprint(revision)))
+	if name, value, ok := strings.Cut(condition, ": "); ok {
+		request.Header.Set(name, value)
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
@@ -119,14 +122,14 @@ func (c *adminClient) do(ctx context.Context, method, path string, revision int6
 			"start one with: countermand dev, or name it with --admin URL",
 		}
 	}
-	if response.StatusCode != http.StatusOK {
+	if response.StatusCode >= 300 {
 		defer func() { _ = response.Body.Close() }()
 		return nil, problemOf(response)
 	}
 	return response, nil
 }
 
-// problemOf returns what an answer other than 200 says.
+// problemOf returns what an answer that is an error says.
 func problemOf(response *http.Response) error {
 	var problem admin.Problem
 	err := json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(&problem)
@@ -147,6 +150,10 @@ func problemOf(response *http.Response) error {
 		f.fix = "look at it again with: countermand saga get ID"
 	case "count_differs":
 		f.fix = "look at them again with: countermand saga list and the same flags"
+	case "schedule_exists":
+		f.fix = "replace it with --replace"
+	case "saga_running":
+		f.fix = "start another one with --force"
 	case "past_pivot":
 		f.fix = "it only goes forward; see: countermand saga retry, skip, complete and abandon --help"
 	}

@@ -20,7 +20,7 @@ import (
 )
 
 func sagaCommand() *cobra.Command {
-	client := &adminClient{http: &http.Client{}}
+	client := &adminClient{http: new(http.Client)}
 	cmd := &cobra.Command{
 		Use: "saga", Short: "Look into sagas, and tell them what to do",
 		Long: `Saga looks into sagas through the admin API of an engine, and tells them what

@@ -173,8 +173,12 @@ func tell(cmd *cobra.Command, client *adminClient, v verb, f orderFlags, id stri
 	if f.dry {
 		path += "?dry_run=true"
 	}
+	condition := ""
+	if f.revision > 0 {
+		condition = fmt.Sprintf(`If-Match: "%d"`, f.revision)
+	}
 	var result admin.OrderResult
-	if err := client.call(cmd.Context(), http.MethodPost, path, f.revision, request, &result); err != nil {
+	if err := client.call(cmd.Context(), http.MethodPost, path, condition, request, &result); err != nil {
 		return err
 	}
 	out := cmd.OutOrStdout()

@@ -111,7 +111,7 @@ func Import(export Export) ([]Instance, error) {
 		if err != nil {
 			return nil, fmt.Errorf("entry %d: %w", i+1, err)
 		}
-		if _, _, _, err := apply(&in, entry); err != nil {
+		if _, _, err := apply(&in, entry); err != nil {
 			return nil, fmt.Errorf("entry %d: %w", i+1, err)
 		}
 		instances = append(instances, in)
@@ -158,7 +158,7 @@ func replay(entries [][]byte) (history []Entry, in Instance, err error) {
 	var hash []byte
 	for i, raw := range entries {
 		before := in
-		at, cause, _, err := apply(&in, raw)
+		at, cause, err := apply(&in, raw)
 		if err != nil {
 			return nil, in, fmt.Errorf("entry %d: %w", i+1, err)
 		}
@@ -176,13 +176,12 @@ func replay(entries [][]byte) (history []Entry, in Instance, err error) {
 	return history, in, nil
 }
 
-// apply is applyEntry on an instance of which there are copies, and tells entries
-// that stand for all before them.
-func apply(in *Instance, entry []byte) (at time.Time, cause Cause, whole bool, err error) {
+// apply is applyEntry on an instance of which there are copies.
+func apply(in *Instance, entry []byte) (at time.Time, cause Cause, err error) {
 	var probe Instance
 	if at, cause, err = applyEntry(&probe, entry); err == nil && probe.ID != "" {
 		*in = probe // the first, and those that stand for all before them
-		return at, cause, true, nil
+		return at, cause, nil
 	}
 	copied := *in
 	copied.Steps = make([]StepRecord, len(in.Steps))
@@ -193,7 +192,7 @@ func apply(in *Instance, entry []byte) (at time.Time, cause Cause, whole bool, e
 	if at, cause, err = applyEntry(&copied, entry); err == nil {
 		*in = copied
 	}
-	return at, cause, false, err
+	return at, cause, err
 }
 
 func changesOf(before, after *Instance) (changes []Change) {

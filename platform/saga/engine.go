@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/platform/consumer"
 )
 
 // ConsumerName is the name of the engine's consumer: it owns the positions.
@@ -28,6 +29,11 @@ type EngineConfig struct {
 	// Wake is called after each commit that wrote to the outbox, to wake the
 	// relay; nil: nobody.
 	Wake func()
+	// Commands sends commands when their transaction has committed, such as a
+	// [broker.Dispatcher] does, from memory: a command that is lost is issued again
+	// by the timer of its step. Nil: commands go through the outbox, which costs a
+	// row and a hop each. Outcomes always go through the outbox.
+	Commands consumer.Sender
 	// Poll is how often the engine looks for due timers when it knows of none: 1 s
 	// by default. It bounds how late another engine's timers fire after its death.
 	Poll    time.Duration
@@ -50,6 +56,7 @@ type Engine struct {
 	cache     *cache
 	clock     clock
 	locals    locals
+	locks     bool // some definition has them
 	metrics   engineMetrics
 }
 
@@ -99,6 +106,7 @@ func NewEngine(pool *pgxpool.Pool, config EngineConfig, definitions ...Compiler)
 			errs = append(errs, fmt.Errorf("saga %q version %d is defined twice", p.Name, p.Version))
 		}
 		e.programs[key] = p
+		e.locks = e.locks || p.locks
 		for _, n := range p.order {
 			if n.kind == kindAwait && n.correlate != nil {
 				e.correlate[n.do.Type] = append(e.correlate[n.do.Type], correlation{n.do.Topic, n.correlate})
@@ -223,30 +231,33 @@ func (e *Engine) Compare(ctx context.Context) ([]Misfit, error) {
 		if n := len(misfits); n > 0 && misfits[n-1].Definition == key.name && misfits[n-1].Version == key.version {
 			return nil // told already
 		}
-		misfit := Misfit{Definition: key.name, Version: key.version, Sagas: live, Example: row.id.String()}
-		saga := row.saga()
-		if saga.unreadable != nil {
-			return nil // a single one, which is left alone when its turn comes
+		if message := e.misfit(row.saga(), key, live, graph); message != "" {
+			misfits = append(misfits, Misfit{Definition: key.name, Version: key.version, Sagas: live, Example: row.id.String(), Message: message})
 		}
-		program, taken, err := e.program(saga)
-		if err == nil && taken == nil && graph != nil && !graph.same(program.Graph()) {
-			err = errors.New("its flow was another one")
-		}
-		switch {
-		case errors.Is(err, errForeign) && program == nil:
-			misfit.Message = fmt.Sprintf("%d sagas run %s version %d, which this engine does not have: keep that definition until they have ended, or have a newer one take them over",
-				live, key.name, key.version)
-		case err != nil:
-			misfit.Message = fmt.Sprintf("%d sagas run %s version %d, and saga %s has other steps than this engine's: "+
-				"give the changed definition a new version and keep the old one until they have ended, or take them over (%v)", live, key.name, key.version, row.id, err)
-		default:
-			return nil
-		}
-		misfits = append(misfits, misfit)
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("compare live sagas: %w", err)
 	}
 	return misfits, nil
+}
+
+// misfit tells why a saga of that definition cannot go on here; "" when it can.
+func (e *Engine) misfit(saga *stored, key programKey, live int, graph *Graph) string {
+	if saga.unreadable != nil {
+		return "" // a single one, which is left alone when its turn comes
+	}
+	program, taken, err := e.program(saga)
+	if err == nil && taken == nil && graph != nil && !graph.same(program.Graph()) {
+		err = errors.New("its flow was another one")
+	}
+	switch {
+	case program == nil:
+		return fmt.Sprintf("%d sagas run %s version %d, which this engine does not have: keep that definition until they have ended, or have a newer one take them over",
+			live, key.name, key.version)
+	case err != nil:
+		return fmt.Sprintf("%d sagas run %s version %d, and saga %s has other steps than this engine's: "+
+			"give the changed definition a new version and keep the old one until they have ended, or take them over (%v)", live, key.name, key.version, saga.ID, err)
+	}
+	return ""
 }

@@ -68,6 +68,6 @@ func (f ForEach[S, I]) compile(c typed[S]) *node {
 		*state.(*S) = each.State
 		return json.Marshal(each.Item)
 	}
-	n.add(compileNode(typed[Each[S, I]]{c.compiler}, f.Body))
+	n.add(compileNode(typed[Each[S, I]](c), f.Body))
 	return n
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/countermand/countermand/events"
@@ -41,6 +42,8 @@ func (d *decision) run(n *node, at *scope) (ended bool) {
 		return d.runAwait(n, at)
 	case kindSleep:
 		return d.runSleep(n, at)
+	case kindLock:
+		return d.runLock(n, at)
 	default:
 		return d.runStep(n, at)
 	}
@@ -80,6 +83,7 @@ func (d *decision) runStep(n *node, at *scope) (ended bool) {
 			}
 			return false
 		}
+	default: // it is waited for
 	}
 	return false
 }
@@ -122,6 +126,9 @@ func (d *decision) send(n *node, record *StepRecord) {
 	call := record.call()
 	call.Attempts++
 	call.SentAt = d.now
+	if !call.Deadline.IsZero() {
+		call.Error = ""
+	}
 	call.RetryAt = d.now.Add(n.retry.pause(call.Attempts, d.ID+record.Name))
 	effect := Effect{Step: record.Name, Data: call.Request, Attempt: call.Attempts}
 	if record.Status == StepCompensating {
@@ -140,9 +147,9 @@ func (r Retry) pause(attempt int, seed string) time.Duration {
 		pause = r.Max
 	}
 	if r.Jitter > 0 {
-		id := events.DeriveUUID(seed, fmt.Sprint(attempt))
+		id := events.DeriveUUID(seed, strconv.Itoa(attempt))
 		part := float64(uint16(id[0])<<8|uint16(id[1])) / 65536
-		pause -= time.Duration(part * r.Jitter * float64(pause))
+		pause -= time.Duration(part * r.Jitter * float64(pause)).Truncate(time.Microsecond) // as precise as the history
 	}
 	return pause
 }
@@ -315,8 +322,9 @@ func (d *decision) runAwait(n *node, at *scope) (ended bool) {
 		d.done(record)
 		d.recover(record.Name)
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // fold takes a reply or a signal into the state; on an error it stays as it was.

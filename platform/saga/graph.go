@@ -105,11 +105,3 @@ func (g *GraphNode) same(other *GraphNode) bool {
 		(g.Kind == string(kindAwait) || slices.Equal(g.Labels, other.Labels)) &&
 		slices.EqualFunc(g.Nodes, other.Nodes, func(a, b GraphNode) bool { return a.same(&b) })
 }
-
-// walk visits the node and all that is inside.
-func (g *GraphNode) walk(visit func(*GraphNode)) {
-	visit(g)
-	for i := range g.Nodes {
-		g.Nodes[i].walk(visit)
-	}
-}

@@ -12,8 +12,8 @@ import (
 	"github.com/countermand/countermand/platform/saga"
 )
 
-// tour has one of each node that is undone: a local step, branches, items.
-func tour() saga.Definition[trip] {
+// voyage has one of each node that is undone: a local step, branches, items.
+func voyage() saga.Definition[trip] {
 	d := define()
 	local := func(context.Context, pgx.Tx, *trip) error { return nil }
 	d.Flow = saga.Sequence[trip]{
@@ -78,7 +78,7 @@ func answered(t *testing.T, program *saga.Program, in saga.Instance, sent []saga
 // What a preview tells is what is sent then, wherever the saga stands.
 func TestPreviewIsWhatIsSent(t *testing.T) {
 	t.Parallel()
-	for name, definition := range map[string]saga.Compiler{"steps": define(alpha(), beta(), gamma()), "all nodes": tour()} {
+	for name, definition := range map[string]saga.Compiler{"steps": define(alpha(), beta(), gamma()), "all nodes": voyage()} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			program, err := definition.Compile()

@@ -386,6 +386,14 @@ func (s *sketch) bend(class string, from, to point) {
 	s.path(class, true, "M%d %dH%dV%dH%d", from.x, from.y, from.x-14, to.y, to.x)
 }
 
+// walk visits the node and all that is inside.
+func (g *GraphNode) walk(visit func(*GraphNode)) {
+	visit(g)
+	for i := range g.Nodes {
+		g.Nodes[i].walk(visit)
+	}
+}
+
 // undoes reports whether anything in the node is compensated.
 func (g *GraphNode) undoes() bool {
 	found := false

@@ -14,7 +14,7 @@ import (
 
 // atlas has every node there is.
 func atlas() saga.Definition[trip] {
-	d := tour()
+	d := voyage()
 	legs := d.Flow.(saga.Sequence[trip])
 	waits := alpha()
 	waits.Name = "hotel"

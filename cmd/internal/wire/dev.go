@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/countermand/countermand/platform/broker/natsbroker"
 	"github.com/countermand/countermand/platform/embedded"
 )
 
@@ -132,6 +133,10 @@ func StartDev(ctx context.Context, config DevConfig) (_ *Dev, err error) {
 		return nil, fmt.Errorf("connect to the embedded broker: %w", err)
 	}
 	d.process.Conn = d.conn
+	// The embedded server stages atomic batches in memory, so they pay early.
+	if d.process.Broker, err = natsbroker.New(d.conn, natsbroker.Config{AtomicFrom: 4}); err != nil {
+		return nil, err
+	}
 	upstreams := make(map[string]string)
 	for _, role := range Roles() {
 		c := Config{

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/telemetry"
 )
 
@@ -25,8 +26,9 @@ type Process struct {
 	Telemetry *telemetry.Telemetry
 	Admin     *http.ServeMux
 	Version   string
-	// Conn is the broker connection of all roles; nil: each makes its own.
-	Conn *nats.Conn
+	// Conn and Broker are those of all roles; nil: each makes its own.
+	Conn   *nats.Conn
+	Broker broker.Broker
 
 	listener net.Listener
 	server   *http.Server
