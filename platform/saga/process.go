@@ -344,7 +344,7 @@ func causeOf(input Input, event *events.Event) Cause {
 	case input.Reply != nil:
 		return Cause{Kind: "reply"} // whose id derives from its command's
 	case input.Signal != nil:
-		return Cause{Kind: "signal", Event: event.ID}
+		return Cause{Kind: "signal", Event: event.ID, Order: input.Signal.Order}
 	case input.Recall != nil:
 		return Cause{Kind: "recall", Event: event.ID}
 	case input.Local != nil:

@@ -159,6 +159,9 @@ const snapshotEvery = 64
 // waits returns the names of the steps that a saga waits for, as operators search
 // for them.
 func (in *Instance) waits() string {
+	if in.Status.Final() {
+		return "" // one that was abandoned leaves steps as they stood
+	}
 	var names []string
 	for i := range in.Steps {
 		if waiting, _ := in.Steps[i].awaits(); waiting && in.Steps[i].Kind != string(kindForEach) && in.Steps[i].Kind != string(kindDecide) {

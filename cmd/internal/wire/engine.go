@@ -40,6 +40,6 @@ func runEngine(l lifecycle, process *Process, pool *pgxpool.Pool, b broker.Broke
 	}
 	l.run("saga-timers", engine.RunTimers)
 	l.run("saga-retention", engine.RunRetention)
-	admin.Register(process.Admin, reader, process.Logger)
+	admin.Register(process.Admin, admin.Config{Reader: reader, Operator: engine, Logger: process.Logger})
 	return nil
 }
