@@ -6,7 +6,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 
-MODULES := events platform platform/embedded sagas services/order services/payment services/inventory cmd tests
+MODULES := events platform platform/embedded platform/broker/kafkatest sagas services/order services/payment services/inventory cmd tests
 BINARIES := countermand gateway engine order payment inventory
 LINT_VERSION := v2.15.0
 LINT := bin/golangci-lint-$(LINT_VERSION)
@@ -103,6 +103,7 @@ fences: ## Check the direction of imports; deleting the samples may break cmd an
 	$(call fence,events,platform|sagas|services|cmd|tests,contracts know only words)
 	$(call fence,platform,events/shop|sagas|services|cmd|tests,users keep the platform and delete the samples)
 	$(call fence,platform/embedded,events/shop|sagas|services|cmd|tests,users keep the platform and delete the samples)
+	$(call fence,platform/broker/kafkatest,events/shop|sagas|services|cmd|tests,users keep the platform and delete the samples)
 	$(call fence,sagas,services|cmd|tests,sagas and services share only words)
 	$(call fence,services/order,sagas|services/payment|services/inventory|cmd|tests,services share only words)
 	$(call fence,services/payment,sagas|services/order|services/inventory|cmd|tests,services share only words)
