@@ -98,6 +98,9 @@ func (b *Broker) Epoch(ctx context.Context, topic events.Topic) (string, error) 
 	return info.id.String(), nil
 }
 
+// name returns what Kafka knows the topic by.
+func (b *Broker) name(topic events.Topic) string { return b.config.TopicPrefix + string(topic) }
+
 func (b *Broker) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, b.config.Timeout)
 }

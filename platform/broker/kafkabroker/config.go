@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"regexp"
 	"strings"
 	"time"
 
@@ -38,6 +39,10 @@ type Config struct {
 	// Dial opens connections, below TLS: by TCP by default.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
+	// TopicPrefix goes before the name of every topic and into that of every group,
+	// so that several installations can share a cluster. They would take each other's
+	// messages otherwise.
+	TopicPrefix string
 	// Partitions of every topic: 8 by default. It is fixed when a topic is made; a
 	// later start with another number is refused, since it would reorder keys.
 	Partitions int
@@ -71,6 +76,8 @@ type Config struct {
 	RebalanceGrace time.Duration
 	Logger         *slog.Logger
 }
+
+var prefixPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{0,100}$`)
 
 func (c Config) withDefaults() Config {
 	if c.ClientID == "" {
@@ -119,6 +126,9 @@ func (c Config) check() error {
 		if !strings.Contains(addr, ":") || strings.Contains(addr, "/") {
 			errs = append(errs, fmt.Errorf("server address %q: want host:port", addr))
 		}
+	}
+	if !prefixPattern.MatchString(c.TopicPrefix) {
+		errs = append(errs, fmt.Errorf("topic prefix %q: want at most 100 of A-Z, a-z, 0-9, dot, dash and underscore", c.TopicPrefix))
 	}
 	if c.MinInSync > c.Replicas {
 		errs = append(errs, fmt.Errorf("%d replicas in sync are asked for and there are %d: nothing could be published", c.MinInSync, c.Replicas))

@@ -37,7 +37,7 @@ type haul struct {
 func (b *Broker) fetch(ctx context.Context, topic events.Topic, at map[int]int64, wait time.Duration) ([]haul, error) {
 	request := &fetch.Request{
 		ReplicaID: -1, MaxWaitTime: int32(wait.Milliseconds()), MinBytes: 1, MaxBytes: fetchBytes, SessionEpoch: -1, // no session
-		Topics: []fetch.RequestTopic{{Topic: string(topic)}},
+		Topics: []fetch.RequestTopic{{Topic: b.name(topic)}},
 	}
 	for partition, offset := range at {
 		request.Topics[0].Partitions = append(request.Topics[0].Partitions, fetch.RequestPartition{

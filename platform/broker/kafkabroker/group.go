@@ -31,7 +31,8 @@ const (
 type group struct {
 	broker *Broker
 	topic  events.Topic
-	id     string // the group's, to Kafka
+	name   string // of the topic, to Kafka
+	id     string // of the group, to Kafka
 	epoch  string // of the topic
 	member *kafka.ConsumerGroup
 	lines  *connections
@@ -43,7 +44,7 @@ type group struct {
 }
 
 // Subscribe implements [broker.Broker]. A new group begins with the oldest
-// message of the topic. The group of Kafka is <name>.<topic>.
+// message of the topic. The group of Kafka is <name>.<prefix><topic>.
 //
 // Kafka counts no attempts: the count begins anew with each member that gets the
 // message. And when members come or go, all of them stop until each has settled
@@ -59,13 +60,13 @@ func (b *Broker) Subscribe(ctx context.Context, topic events.Topic, name string)
 		return nil, fmt.Errorf("subscribe to %s as %s: %w", topic, name, err)
 	}
 	g := &group{
-		broker: b, topic: topic, id: name + "." + string(topic), epoch: info.id.String(), lines: &connections{dial: b.dialer.DialFunc},
+		broker: b, topic: topic, name: b.name(topic), id: name + "." + b.name(topic), epoch: info.id.String(), lines: &connections{dial: b.dialer.DialFunc},
 		queue: make(chan broker.GroupDelivery), failed: make(chan error, 1), ended: make(chan struct{}),
 	}
 	dialer := *b.dialer
 	dialer.DialFunc = g.lines.open
 	g.member, err = kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
-		ID: g.id, Brokers: b.config.Addrs, Dialer: &dialer, Topics: []string{string(topic)}, StartOffset: kafka.FirstOffset,
+		ID: g.id, Brokers: b.config.Addrs, Dialer: &dialer, Topics: []string{g.name}, StartOffset: kafka.FirstOffset,
 		SessionTimeout: b.config.SessionTimeout, HeartbeatInterval: b.config.SessionTimeout / 20,
 		RebalanceTimeout: b.config.SessionTimeout, JoinGroupBackoff: joinBackoff, Timeout: b.config.Timeout,
 	})
@@ -96,7 +97,7 @@ func (g *group) run() {
 			}
 			continue
 		}
-		partitions := generation.Assignments[string(g.topic)]
+		partitions := generation.Assignments[g.name]
 		log.DebugContext(g.closed, "group has a new generation", "generation", generation.ID, "partitions", len(partitions))
 		served := make(chan struct{})
 		generation.Start(func(ctx context.Context) {
@@ -136,7 +137,7 @@ func (g *group) serve(ctx context.Context, generation *kafka.Generation, partiti
 		return // which ends the generation, and the next one asks again
 	}
 	t := newTenure(func(offsets map[int]int64) error {
-		return generation.CommitOffsets(map[string]map[int]int64{string(g.topic): offsets})
+		return generation.CommitOffsets(map[string]map[int]int64{g.name: offsets})
 	}, committed)
 	var holding, committing sync.WaitGroup
 	committing.Go(t.run)
@@ -153,7 +154,7 @@ func (g *group) serve(ctx context.Context, generation *kafka.Generation, partiti
 func (g *group) committed(ctx context.Context, partitions []kafka.PartitionAssignment) (map[int]int64, error) {
 	request := &kafka.OffsetFetchRequest{GroupID: g.id, Topics: map[string][]int{}}
 	for _, one := range partitions {
-		request.Topics[string(g.topic)] = append(request.Topics[string(g.topic)], one.ID)
+		request.Topics[g.name] = append(request.Topics[g.name], one.ID)
 	}
 	ctx, cancel := g.broker.bound(ctx)
 	defer cancel()
@@ -165,7 +166,7 @@ func (g *group) committed(ctx context.Context, partitions []kafka.PartitionAssig
 		return nil, err
 	}
 	positions := make(map[int]int64, len(partitions))
-	for _, one := range answer.Topics[string(g.topic)] {
+	for _, one := range answer.Topics[g.name] {
 		if one.Error != nil {
 			return nil, one.Error
 		}

@@ -4,13 +4,11 @@ import (
 	"context"
 
 	"github.com/segmentio/kafka-go/protocol/metadata"
-
-	"github.com/countermand/countermand/events"
 )
 
-// partitionID names a partition.
+// partitionID names a partition, by the name that Kafka knows the topic by.
 type partitionID struct {
-	topic     events.Topic
+	topic     string
 	partition int
 }
 
@@ -28,7 +26,7 @@ func (b *Broker) leaders(ctx context.Context, topics ...string) map[partitionID]
 	found := make(map[partitionID]int32)
 	for _, topic := range answer.(*metadata.Response).Topics {
 		for _, partition := range topic.Partitions {
-			found[partitionID{events.Topic(topic.Name), int(partition.PartitionIndex)}] = partition.LeaderID
+			found[partitionID{topic.Name, int(partition.PartitionIndex)}] = partition.LeaderID
 		}
 	}
 	return found
@@ -36,7 +34,7 @@ func (b *Broker) leaders(ctx context.Context, topics ...string) map[partitionID]
 
 // leader returns the leader of one partition.
 func (b *Broker) leader(ctx context.Context, id partitionID) int32 {
-	if leader, ok := b.leaders(ctx, string(id.topic))[id]; ok {
+	if leader, ok := b.leaders(ctx, id.topic)[id]; ok {
 		return leader
 	}
 	return noLeader

@@ -47,7 +47,11 @@ func (b *Broker) topic(ctx context.Context, topic events.Topic) (topicInfo, erro
 // describe asks a server for topics, in their order. What kafka-go answers comes
 // from its cache and knows no topic ids.
 func (b *Broker) describe(ctx context.Context, topics ...events.Topic) ([]topicInfo, error) {
-	answer, err := b.transport.RoundTrip(ctx, b.addr, &describeRequest{topics: topics})
+	names := make([]string, len(topics))
+	for i, topic := range topics {
+		names[i] = b.name(topic)
+	}
+	answer, err := b.transport.RoundTrip(ctx, b.addr, &describeRequest{topics: names})
 	if err != nil {
 		return nil, fmt.Errorf("describe topics: %w", err)
 	}
@@ -57,7 +61,7 @@ func (b *Broker) describe(ctx context.Context, topics ...events.Topic) ([]topicI
 	}
 	all := make([]topicInfo, len(topics))
 	for i, topic := range topics {
-		info, ok := found[string(topic)]
+		info, ok := found[b.name(topic)]
 		if !ok {
 			return nil, fmt.Errorf("describe topics: the server says nothing about %s", topic)
 		}
@@ -68,7 +72,7 @@ func (b *Broker) describe(ctx context.Context, topics ...events.Topic) ([]topicI
 
 // describeRequest is a Metadata request of version 10, the first with topic ids.
 // It writes and reads itself, since kafka-go knows the versions up to 8.
-type describeRequest struct{ topics []events.Topic }
+type describeRequest struct{ topics []string }
 
 type describeResponse struct{ topics []topicInfo }
 

@@ -40,12 +40,13 @@ func (b *Broker) offsetsAt(ctx context.Context, topic events.Topic, partitions [
 }
 
 func (b *Broker) askOffsets(ctx context.Context, topic events.Topic, requests []kafka.OffsetRequest, at int64) (map[int]int64, error) {
-	answer, err := b.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{string(topic): requests}})
+	name := b.name(topic)
+	answer, err := b.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{name: requests}})
 	if err != nil {
 		return nil, err
 	}
 	offsets := make(map[int]int64)
-	for _, one := range answer.Topics[string(topic)] {
+	for _, one := range answer.Topics[name] {
 		if one.Error != nil {
 			return nil, one.Error
 		}

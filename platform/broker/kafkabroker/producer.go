@@ -12,6 +12,7 @@ import (
 
 	"github.com/segmentio/kafka-go"
 
+	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/broker"
 )
 
@@ -75,6 +76,7 @@ const resolveWithin = 2 * time.Minute
 // consignment is what one call publishes to one partition.
 type consignment struct {
 	id       partitionID
+	topic    events.Topic
 	line     *line
 	messages []broker.Message
 	receipts []broker.Receipt
@@ -134,11 +136,11 @@ func (b *Broker) consign(messages []broker.Message, receipts []broker.Receipt) [
 		if receipts[i].Duplicate {
 			continue
 		}
-		id := partitionID{m.Topic, broker.Partition(m.Event.Key(), b.config.Partitions)}
+		id := partitionID{b.name(m.Topic), broker.Partition(m.Event.Key(), b.config.Partitions)}
 		receipts[i].Partition = id.partition
 		c := byPartition[id]
 		if c == nil {
-			c = &consignment{id: id, messages: messages, receipts: receipts}
+			c = &consignment{id: id, topic: m.Topic, messages: messages, receipts: receipts}
 			byPartition[id] = c
 			all = append(all, c)
 		}

@@ -125,10 +125,10 @@ func (r *reader) positions() map[int]int64 {
 func (r *reader) readAll(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	leaders := r.broker.leaders(ctx, string(r.topic))
+	leaders := r.broker.leaders(ctx, r.broker.name(r.topic))
 	byLeader := make(map[int32][]int)
 	for partition := range r.positions() {
-		leader, ok := leaders[partitionID{r.topic, partition}]
+		leader, ok := leaders[partitionID{r.broker.name(r.topic), partition}]
 		if !ok || leader < 0 {
 			return &partitionError{partition, kafka.LeaderNotAvailable}
 		}

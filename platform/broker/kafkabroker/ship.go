@@ -13,7 +13,6 @@ import (
 	"github.com/segmentio/kafka-go/protocol/produce"
 	"github.com/segmentio/kafka-go/protocol/rawproduce"
 
-	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/broker"
 )
 
@@ -26,7 +25,7 @@ const attemptsPerTimeout = 2
 func (b *Broker) ship(ctx context.Context, open []*consignment) (progress bool) {
 	topics := make(map[string]bool)
 	for _, c := range open {
-		topics[string(c.id.topic)] = true
+		topics[c.id.topic] = true
 	}
 	names := make([]string, 0, len(topics))
 	for name := range topics {
@@ -73,7 +72,7 @@ var errNoTopic = errors.New("there is no such topic; Ensure makes it")
 // seek finds out why the client does not know a partition: the topic may be new,
 // or missing.
 func (b *Broker) seek(ctx context.Context, c *consignment) {
-	info, err := b.topic(ctx, c.id.topic)
+	info, err := b.topic(ctx, c.topic)
 	switch {
 	case errors.Is(err, broker.ErrNotFound):
 		c.fail(fmt.Errorf("%w: %w", broker.ErrUnavailable, errNoTopic))
@@ -100,11 +99,11 @@ func (b *Broker) send(ctx context.Context, load []*consignment) (progress bool) 
 		partition := rawproduce.RequestPartition{
 			Partition: int32(c.id.partition), RecordSet: protocol.RawRecordSet{Reader: bytes.NewReader(c.flight.batch.bytes)},
 		}
-		if last := len(request.Topics) - 1; last >= 0 && request.Topics[last].Topic == string(c.id.topic) {
+		if last := len(request.Topics) - 1; last >= 0 && request.Topics[last].Topic == c.id.topic {
 			request.Topics[last].Partitions = append(request.Topics[last].Partitions, partition)
 			continue
 		}
-		request.Topics = append(request.Topics, rawproduce.RequestTopic{Topic: string(c.id.topic), Partitions: []rawproduce.RequestPartition{partition}})
+		request.Topics = append(request.Topics, rawproduce.RequestTopic{Topic: c.id.topic, Partitions: []rawproduce.RequestPartition{partition}})
 	}
 	answer, err := b.transport.RoundTrip(ctx, b.addr, request)
 	if err != nil {
@@ -115,7 +114,7 @@ func (b *Broker) send(ctx context.Context, load []*consignment) (progress bool) 
 	}
 	for _, topic := range answer.(*produce.Response).Topics {
 		for _, partition := range topic.Partitions {
-			c := byID[partitionID{events.Topic(topic.Topic), int(partition.Partition)}]
+			c := byID[partitionID{topic.Topic, int(partition.Partition)}]
 			if c != nil && c.flight != nil && c.settle(kafka.Error(partition.ErrorCode), partition.BaseOffset) {
 				progress = true
 			}

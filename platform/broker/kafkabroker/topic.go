@@ -72,7 +72,7 @@ func (b *Broker) create(ctx context.Context, topics []events.Topic) error {
 	configs := make([]kafka.TopicConfig, len(topics))
 	for i, topic := range topics {
 		configs[i] = kafka.TopicConfig{
-			Topic: string(topic), NumPartitions: b.config.Partitions, ReplicationFactor: b.config.Replicas,
+			Topic: b.name(topic), NumPartitions: b.config.Partitions, ReplicationFactor: b.config.Replicas,
 			ConfigEntries: []kafka.ConfigEntry{
 				{ConfigName: settingCleanup, ConfigValue: "delete"},
 				{ConfigName: settingAge, ConfigValue: strconv.FormatInt(b.config.MaxAge.Milliseconds(), 10)},
@@ -111,7 +111,7 @@ func (b *Broker) settle(ctx context.Context, topics []events.Topic) ([]topicInfo
 				continue
 			}
 			for partition, one := range info.partitions {
-				known := b.leader(ctx, partitionID{topics[i], partition})
+				known := b.leader(ctx, partitionID{b.name(topics[i]), partition})
 				settled = settled && one.leader >= 0 && known >= 0
 			}
 		}
