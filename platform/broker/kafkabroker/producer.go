@@ -238,7 +238,7 @@ func (b *Broker) load(ctx context.Context, c *consignment) bool {
 	f := &flight{id: c.line.next, at: time.Now()}
 	for _, i := range c.indexes {
 		m := &c.messages[i]
-		if !f.batch.add(m, b.duplicates != nil) || c.singly && f.batch.count > 1 {
+		if c.singly && f.batch.count == 1 || !f.batch.add(m, b.duplicates != nil) {
 			break
 		}
 		f.ids = append(f.ids, m.PublishID)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -33,7 +34,7 @@ type tenure struct {
 }
 
 func newTenure(commit func(map[int]int64) error, next map[int]int64) *tenure {
-	return &tenure{commit: commit, wake: make(chan struct{}, 1), next: next, changed: make(map[int]int64)}
+	return &tenure{commit: commit, wake: make(chan struct{}, 1), next: maps.Clone(next), changed: make(map[int]int64)}
 }
 
 // done notes that the message at an offset of Kafka's is done with. What it

@@ -11,25 +11,29 @@ import (
 // can be stopped and started again.
 type Fake struct {
 	dir     string
-	port    int
+	ports   []int
 	options []kfake.Opt
 	cluster *kfake.Cluster
 }
 
-// StartFake starts a fake with its state in dir, on a free port of loopback.
-func StartFake(dir string, options ...kfake.Opt) (*Fake, error) {
-	port, err := freePort()
-	if err != nil {
-		return nil, err
+// StartFake starts a fake of so many nodes with its state in dir, on free ports of
+// loopback.
+func StartFake(dir string, nodes int, options ...kfake.Opt) (*Fake, error) {
+	f := &Fake{dir: dir, options: options}
+	for range nodes {
+		port, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		f.ports = append(f.ports, port)
 	}
-	f := &Fake{dir: dir, port: port, options: options}
 	return f, f.Start()
 }
 
 // Start starts it again, with what it had.
 func (f *Fake) Start() (err error) {
 	f.cluster, err = kfake.NewCluster(append([]kfake.Opt{
-		kfake.NumBrokers(1), kfake.Ports(f.port), kfake.DataDir(f.dir), kfake.GroupMinSessionTimeout(minSession),
+		kfake.Ports(f.ports...), kfake.DataDir(f.dir), kfake.GroupMinSessionTimeout(minSession),
 	}, f.options...)...)
 	if err != nil {
 		return fmt.Errorf("fake kafka: %w", err)
@@ -43,8 +47,8 @@ func (f *Fake) Stop() error {
 	return nil
 }
 
-// Addr returns where it listens.
-func (f *Fake) Addr() string { return fmt.Sprintf("127.0.0.1:%d", f.port) }
+// Addr returns where the first node listens; it tells clients of the others.
+func (f *Fake) Addr() string { return fmt.Sprintf("127.0.0.1:%d", f.ports[0]) }
 
 // Cluster returns what can be told to fail. Each start makes another one.
 func (f *Fake) Cluster() *kfake.Cluster { return f.cluster }

@@ -44,7 +44,7 @@ func realWanted() bool { return os.Getenv("COUNTERMAND_TEST_KAFKA") == "real" }
 func start(t *testing.T) server {
 	t.Helper()
 	if !realWanted() {
-		fake, err := kafkatest.StartFake(t.TempDir())
+		fake, err := kafkatest.StartFake(t.TempDir(), 1)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -73,13 +73,13 @@ func run(onlyReal, onlyFake bool, args []string) (code int, err error) {
 
 func start(ctx context.Context, onlyReal, onlyFake bool, dir string) (s server, kind string, err error) {
 	if onlyFake {
-		s, err = kafkatest.StartFake(dir)
+		s, err = kafkatest.StartFake(dir, 1)
 		return s, "fake", err
 	}
 	installation, err := kafkatest.Install(ctx, func(step string) { fmt.Fprintln(os.Stderr, "withkafka:", step) })
 	if errors.Is(err, kafkatest.ErrNotHere) && !onlyReal {
 		loudly(err)
-		s, err = kafkatest.StartFake(dir)
+		s, err = kafkatest.StartFake(dir, 1)
 		return s, "fake", err
 	}
 	if err != nil {
