@@ -211,8 +211,8 @@ func (b *Broker) load(ctx context.Context, c *consignment) bool {
 			c.flight = u
 			return true
 		}
-		// Nobody asks for it any more: see that it cannot be stored behind what
-		// follows. The server refuses what has an older epoch.
+		// Nobody asks for it any more. In an epoch of its own what follows does not pass
+		// for a copy of it, and the server refuses it from now on.
 		if c.line.next.epoch == math.MaxInt16 {
 			c.line.known = false
 		}

@@ -101,6 +101,29 @@ func TestABatchThatWasGivenUpIsNotStoredBehindLaterOnes(t *testing.T) {
 	wantLog(t, b, slices.Concat(messages("a", 0, 3), messages("a", 10, 16))...)
 }
 
+// Neither may it take their place: with its sequence numbers they would pass for
+// copies of it, and never be stored.
+func TestABatchThatWasGivenUpSwallowsNoLaterOnes(t *testing.T) {
+	f := fake(t)
+	b := plain(t, f.Addr())
+	publish(t, b, messages("a", 0, 3)...)
+	lost := f.Cluster().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.RequestTimedOut, Count: -1})
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	for i, receipt := range b.PublishBatch(ctx, messages("a", 3, 6)) {
+		if !errors.Is(receipt.Err, broker.ErrUnavailable) {
+			t.Errorf("message %d: %+v, want ErrUnavailable", i, receipt)
+		}
+	}
+	lost.Remove()
+	for i, receipt := range publish(t, b, messages("a", 10, 13)...) {
+		if receipt.Duplicate || receipt.Offset != uint64(i+7) {
+			t.Errorf("message %d: %+v", i+10, receipt)
+		}
+	}
+	wantLog(t, b, slices.Concat(messages("a", 0, 6), messages("a", 10, 13))...)
+}
+
 // A server that has lost what it knew of a producer is dealt with.
 func TestAProducerThatIsForgottenBeginsAnew(t *testing.T) {
 	for _, fault := range []*kerr.Error{kerr.UnknownProducerID, kerr.OutOfOrderSequenceNumber, kerr.InvalidProducerEpoch, kerr.InvalidProducerIDMapping} {
