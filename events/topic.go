@@ -18,7 +18,15 @@ const (
 	// Outcomes carries the event that each saga emits when its status becomes
 	// final or needs a person, keyed by saga id.
 	Outcomes Topic = "saga.outcomes"
+	// Signals carries what is addressed to one running saga: facts that it waits
+	// for, and its cancellation, keyed by saga id.
+	Signals Topic = "saga.signals"
 )
+
+// CancelType is the type of the event that asks a saga to compensate, sent on
+// [Signals] with the saga's id as its correlation id.
+const CancelType = "saga.cancel.v1"
+
 
 var (
 	typePattern  = regexp.MustCompile(`^[a-z][a-z0-9]*(\.[a-z][a-z0-9_-]*){1,6}\.v[1-9][0-9]{0,3}$`)
@@ -65,6 +73,18 @@ func FactTopic(factType string) Topic { return Topic(subject(factType) + ".event
 func OutcomeType(commandType, status string) string {
 	return subject(commandType) + "." + status + ".v1"
 }
+
+// CompensationType returns the type of the command that has a whole saga undone
+// which that command started: it goes to the same topic.
+func CompensationType(commandType string) string { return commandType + compensationSuffix }
+
+// CompensatedType is the reverse of [CompensationType]; ok is false when the type
+// is none of those.
+func CompensatedType(compensationType string) (commandType string, ok bool) {
+	return strings.CutSuffix(compensationType, compensationSuffix)
+}
+
+const compensationSuffix = ".compensate"
 
 // subject strips the verb and the version off a type name.
 func subject(name string) string {

@@ -74,13 +74,13 @@ func TestTreeShowsStepsWithWhatBecameOfThem(t *testing.T) {
 }
 
 func TestListOutputs(t *testing.T) {
-	sagas := []saga.Instance{instance(saga.Compensated).Instance, instance(saga.Running).Instance}
+	sagas := []saga.Summary{{ID: "a", Name: "checkout", Version: 1}, {ID: "b", Name: "checkout", Version: 1}}
 	for output, check := range map[string]func(text string) bool{
 		"table": func(text string) bool {
 			return strings.HasPrefix(text, "ID ") && strings.Contains(text, "checkout@1") && strings.Count(text, "\n") == 3
 		},
 		"json": func(text string) bool {
-			var all []saga.Instance
+			var all []saga.Summary
 			return json.Unmarshal([]byte(text), &all) == nil && len(all) == 2
 		},
 		"jsonl": func(text string) bool { return strings.Count(text, "\n") == 2 },

@@ -47,7 +47,7 @@ func sagaListCommand(client *adminClient) *cobra.Command {
 			if definition != "" {
 				query.Set("definition", definition)
 			}
-			sagas := []saga.Instance{} // not nil: an empty list is [] in JSON
+			sagas := []saga.Summary{} // not nil: an empty list is [] in JSON
 			for len(sagas) < limit {
 				var page admin.List
 				if err := client.get(cmd.Context(), "/admin/v1/sagas?"+query.Encode(), &page); err != nil {
@@ -153,7 +153,7 @@ func outputFlag(cmd *cobra.Command, output *string) {
 	}
 }
 
-func printList(w io.Writer, sagas []saga.Instance, output string) error {
+func printList(w io.Writer, sagas []saga.Summary, output string) error {
 	switch output {
 	case "json":
 		return printJSON(w, sagas, output)
@@ -166,16 +166,11 @@ func printList(w io.Writer, sagas []saga.Instance, output string) error {
 		return nil
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "ID\tSAGA\tSTATUS\tSTEPS\tAGE\tWHY")
+	fmt.Fprintln(table, "ID\tSAGA\tSTATUS\tWAITS FOR\tAGE\tWHY")
 	for _, in := range sagas {
-		done := 0
-		for _, step := range in.Steps {
-			if step.Status == saga.StepDone {
-				done++
-			}
-		}
-		fmt.Fprintf(table, "%s\t%s@%d\t%s\t%d/%d\t%s\t%s\n", in.ID, in.Name, in.Version, in.Status, done, len(in.Steps),
-			time.Since(in.CreatedAt).Round(time.Second), why(&in))
+		reason := strings.TrimPrefix(in.Step+": "+string(in.Code), ": ")
+		fmt.Fprintf(table, "%s\t%s@%d\t%s\t%s\t%s\t%s\n", in.ID, in.Name, in.Version, in.Status, strings.Join(in.Waits, ", "),
+			time.Since(in.CreatedAt).Round(time.Second), reason)
 	}
 	return table.Flush()
 }

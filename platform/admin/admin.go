@@ -27,7 +27,7 @@ type Sagas interface {
 
 // List is the body of a list of sagas.
 type List struct {
-	Sagas []saga.Instance `json:"sagas"`
+	Sagas []saga.Summary `json:"sagas"`
 	// Next continues the list as ?cursor=; absent on the last page.
 	Next string `json:"next,omitempty"`
 }
@@ -82,7 +82,7 @@ func (a api) list(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if page.Sagas == nil {
-		page.Sagas = []saga.Instance{}
+		page.Sagas = []saga.Summary{}
 	}
 	write(w, http.StatusOK, "application/json", List{Sagas: page.Sagas, Next: page.Next})
 }

@@ -334,11 +334,19 @@ func one[T any](b *bench, sql string, args ...any) (value T) {
 // due returns when the saga's timer is; ok is false when it has none.
 func (b *bench) due(id string) (at time.Time, ok bool) {
 	b.t.Helper()
-	err := b.pool.QueryRow(b.t.Context(), "select due_at from saga_timer where saga_id = $1", id).Scan(&at)
+	err := b.pool.QueryRow(b.t.Context(), "select due_at from saga_live where saga_id = $1", id).Scan(&at)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		b.t.Fatal(err)
 	}
 	return at, err == nil
+}
+
+// rewrite makes that instance of a saga, at the revision it has.
+func (b *bench) rewrite(id string, in saga.Instance) {
+	b.t.Helper()
+	b.exec("delete from saga_log where saga_id = $1", id)
+	b.exec("insert into saga_log (saga_id, seq, day, entry) select id, revision, day, $2 from saga where id = $1", id, saga.WholeEntry(in))
+	b.exec("update saga set snapshot = revision where id = $1", id)
 }
 
 // eventually waits until done says so.

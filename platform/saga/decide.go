@@ -2,6 +2,7 @@ package saga
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,9 +14,15 @@ import (
 
 // Input is what may happen to a saga. Exactly one field is set.
 type Input struct {
-	Start *StartInput
-	Reply *ReplyInput
-	Tick  bool // time has passed
+	Start  *StartInput
+	Reply  *ReplyInput
+	Signal *SignalInput
+	Local  *LocalInput
+	// Recall is the wish of a parent saga to have this one undone.
+	Recall *RecallInput
+	Lock   *LockInput
+	Order  *Order // by an operator or a client
+	Tick   bool   // time has passed
 }
 
 // StartInput begins a saga.
@@ -23,6 +30,9 @@ type StartInput struct {
 	ID          string
 	Request     []byte
 	Fingerprint string
+	// Parent and ReplyTo are set when another saga waits for the end of this one.
+	Parent  string
+	ReplyTo events.Topic
 	// At is when the command was made, by its sender's clock.
 	At time.Time
 }
@@ -34,14 +44,46 @@ type ReplyInput struct {
 	Rejection *events.Rejection // nil: a positive reply
 }
 
-// Effect is a command that a decision wants to be sent.
+// SignalInput is a fact that a saga waits for, or may wait for later.
+type SignalInput struct {
+	ID   string // of the event
+	Type string // of the fact
+	Data []byte
+}
+
+// LocalInput tells how the attempt of a local step ended.
+type LocalInput struct {
+	Step      string
+	Undo      bool
+	State     []byte                       // as the step left it
+	Items     map[string][]json.RawMessage // of the for-each around it, likewise
+	Rejection *events.Rejection            // the step said no
+	Error     string                       // it failed, and is to be tried again
+}
+
+// RecallInput asks for the compensation of a child saga.
+type RecallInput struct {
+	ID      string // of the saga
+	Parent  string
+	ReplyTo events.Topic
+	Command string // id of the command that asks, which wants an answer
+}
+
+// Effect is something that a decision wants to be done: a command to be sent, or
+// the answer to whoever started the saga.
 type Effect struct {
 	ID      string // of the command: the same for every attempt
+	Step    string // that wants it; empty for an answer
 	Type    string
 	Topic   events.Topic
 	Data    []byte
 	Undoes  string // id of the command it undoes; empty going forward
 	Attempt int    // from 1
+	// Answers is the id of the command that an answer is for.
+	Answers   string
+	Rejection *events.Rejection // of an answer
+
+	claim *claim // the saga wants a lock; the other fields but Step are empty
 }
 
 // Verdict tells what Decide made of an input.
@@ -55,11 +97,23 @@ const (
 	Ignored Verdict = "ignored"
 )
 
-// Decide returns what the saga is after the input, at now, and which commands
-// that calls for. It is pure: the same arguments always give the same result,
-// and in is not changed. A definition whose own code fails makes the saga stuck
-// rather than lose it.
+// Decide returns what the saga is after the input, at now, and what that calls
+// for. It is pure: the same arguments always give the same result, and in is not
+// changed. A definition whose own code fails makes the saga stuck rather than lose
+// it. The reason why an order was refused is told by [Program.Obey].
 func (p *Program) Decide(in Instance, input Input, now time.Time) (out Instance, effects []Effect, verdict Verdict) {
+	out, effects, verdict, _ = p.decide(in, input, now)
+	return out, effects, verdict
+}
+
+// Obey is Decide for an order. The error is an [*OrderError] when the saga cannot
+// do what it is told.
+func (p *Program) Obey(in Instance, order Order, now time.Time) (out Instance, effects []Effect, err error) {
+	out, effects, _, err = p.decide(in, Input{Order: &order}, now)
+	return out, effects, err
+}
+
+func (p *Program) decide(in Instance, input Input, now time.Time) (out Instance, effects []Effect, verdict Verdict, refused error) {
 	d := decision{program: p, Instance: in, now: now}
 	d.Steps = slices.Clone(in.Steps)
 	switch {
@@ -67,16 +121,28 @@ func (p *Program) Decide(in Instance, input Input, now time.Time) (out Instance,
 		d.start(*input.Start)
 	case input.Reply != nil:
 		d.reply(*input.Reply)
+	case input.Signal != nil:
+		d.signal(*input.Signal)
+	case input.Local != nil:
+		d.localEnded(*input.Local)
+	case input.Recall != nil:
+		d.recall(*input.Recall)
+	case input.Lock != nil:
+		d.lock(*input.Lock)
+	case input.Order != nil:
+		refused = d.order(*input.Order)
 	case input.Tick:
 		d.tick()
 	}
 	if !d.applied {
-		return in, nil, Ignored
+		return in, d.effects, Ignored, refused // an answer may be repeated all the same
 	}
+	d.settle()
+	d.seal()
 	if now.After(d.UpdatedAt) { // a saga's time does not go back, whatever clocks do
 		d.UpdatedAt = now
 	}
-	return d.Instance, d.effects, Applied
+	return d.Instance, d.effects, Applied, nil
 }
 
 // decision is an instance on its way to the next one.
@@ -86,6 +152,9 @@ type decision struct {
 	now     time.Time
 	effects []Effect
 	applied bool
+	value   any            // the state, once decoded
+	dirty   bool           // value has been written since State was
+	index   map[string]int // of Steps by name, once there are many
 }
 
 // skewMax is how far ahead a sender's clock is believed.
@@ -93,217 +162,223 @@ const skewMax = time.Second
 
 func (d *decision) start(input StartInput) {
 	if d.Status != "" {
+		if d.Status.Final() && d.ReplyTo != "" {
+			d.answer(d.ID) // the parent asks again, so the answer was lost
+		}
 		return
 	}
 	d.applied = true
-	p := d.program
-	d.ID, d.Name, d.Version, d.StartType, d.Fingerprint = input.ID, p.Name, p.Version, p.StartType, input.Fingerprint
-	d.Status, d.CreatedAt = Running, d.now
+	d.found(input.ID, input.Parent, input.ReplyTo)
+	d.Fingerprint, d.Status = input.Fingerprint, Running
 	if ahead := input.At.Sub(d.now); ahead > 0 && ahead < skewMax {
 		// Whoever saw the command accepted must not find the saga older than that.
-		d.CreatedAt = input.At
+		d.CreatedAt = input.At.Add(time.Microsecond - 1).Truncate(time.Microsecond) // as precise as the history
 	}
 	d.UpdatedAt = d.CreatedAt
-	d.Steps = make([]StepRecord, len(p.steps))
-	for i, s := range p.steps {
-		d.Steps[i] = StepRecord{Name: s.name, Status: StepPending}
+	if d.program.Deadline > 0 {
+		d.Deadline = d.CreatedAt.Add(d.program.Deadline)
 	}
-	state, err := protect(func() ([]byte, error) { return p.begin(input.ID, input.Request) })
+	err := protect(func() (err error) {
+		d.value, err = d.program.begin(input.ID, input.Request)
+		return err
+	})
+	if err == nil {
+		d.dirty = true
+		err = d.store()
+	}
 	if err != nil {
 		// Nothing has been done, so there is nothing to undo.
-		d.Status, d.Failure = Compensated, &Failure{Code: "invalid_request", Message: "the request does not fit the saga's contract"}
-		return
+		d.value, d.dirty, d.State = nil, false, nil
+		d.Backward, d.Failure = true, &Failure{Code: "invalid_request", Message: "the request does not fit the saga's contract"}
 	}
-	d.State = state
-	d.forward(0)
 }
 
-// forward sends the command of step i, or completes the saga after the last.
-func (d *decision) forward(i int) {
+// found sets what never changes.
+func (d *decision) found(id, parent string, replyTo events.Topic) {
 	p := d.program
-	if i == len(p.steps) {
-		result, err := protect(func() ([]byte, error) { return p.result(d.State) })
-		if err != nil {
-			d.stick(p.steps[i-1].name, err)
-			return
-		}
-		d.Status, d.Result, d.Trouble = Completed, result, nil
+	d.ID, d.Name, d.Version, d.StartType = id, p.Name, p.Version, p.StartType
+	d.Parent, d.ReplyTo = parent, replyTo
+	d.CreatedAt, d.UpdatedAt = d.now, d.now
+}
+
+// settle goes on from where the input has left the saga, as far as it can
+// without another one.
+func (d *decision) settle() {
+	if d.Paused {
 		return
 	}
-	s := &p.steps[i]
-	request, err := protect(func() ([]byte, error) { return s.build(d.State) })
+	for range settleMax {
+		switch {
+		case d.Status.Final():
+			return
+		case !d.Backward:
+			done := d.run(d.program.root, nil)
+			if d.Backward {
+				continue // it turned round on the way
+			}
+			if done {
+				d.complete()
+			}
+			return
+		default:
+			if d.unwind(d.program.root, nil) && d.Trouble == nil {
+				d.finish(Compensated)
+			}
+			return
+		}
+	}
+	panic("a saga turned round more than once")
+}
+
+const settleMax = 3
+
+// seal writes what the decision has led to.
+func (d *decision) seal() {
+	if err := d.store(); err != nil { // folds have checked it, so this is a state that changed without one
+		d.stick("", err)
+	}
+	d.Trouble = or(d.Trouble, d.trouble())
+	switch {
+	case d.Status.Final():
+	case d.Trouble != nil:
+		d.Status = Stuck
+	case d.Backward:
+		d.Status = Compensating
+	default:
+		d.Status = Running
+	}
+}
+
+// complete ends the saga after its last node.
+func (d *decision) complete() {
+	var result []byte
+	err := protect(func() error {
+		state, err := d.state(nil)
+		if err == nil {
+			result, err = d.program.result(state)
+		}
+		return sized(result, err)
+	})
 	if err != nil {
-		d.fail(i, s, err)
+		d.stick("", err)
 		return
 	}
-	d.Status, d.Trouble = Running, nil
-	d.Steps[i].Status = StepRunning
-	d.send(i, CallRecord{Request: request, Deadline: d.now.Add(s.timeout)})
+	d.Result, d.Trouble = result, nil
+	d.finish(Completed)
 }
 
-// fail handles user code that failed before step i was sent: before the pivot
-// the saga turns round, after it somebody must look.
-func (d *decision) fail(i int, s *step, err error) {
-	if s.afterPivot {
-		d.stick(s.name, err)
-		return
+// finish writes a final status, and answers whoever waits for it.
+func (d *decision) finish(status Status) {
+	d.Status, d.Signals = status, nil
+	if d.ReplyTo != "" {
+		d.answer(or(d.Recalled, d.ID))
 	}
-	d.Failure = &Failure{Step: s.name, Code: "definition_failed", Message: "the saga's own code failed"}
-	d.backward(i)
 }
 
-// backward undoes the nearest step before i that needs it, or ends the saga.
-func (d *decision) backward(i int) {
-	d.Status, d.Backward, d.Trouble = Compensating, true, nil
-	for i--; i >= 0; i-- {
-		record := &d.Steps[i]
-		s := &d.program.steps[i]
-		if s.undo == nil || (record.Status != StepDone && record.Status != StepTimedOut) {
-			continue
-		}
-		request, err := protect(func() ([]byte, error) {
-			return s.buildUndo(d.State, record.Do.Request, record.Do.Reply, record.Status == StepTimedOut)
-		})
-		if err != nil {
-			d.stick(s.name, err)
-			return
-		}
-		record.Status = StepCompensating
-		d.send(i, CallRecord{Request: request, Deadline: d.now.Add(undoTimeout)})
-		return
-	}
-	d.Status = Compensated
-}
-
-// send issues the awaited command of step i, the first time or again.
-func (d *decision) send(i int, call CallRecord) {
-	record, s := &d.Steps[i], &d.program.steps[i]
-	call.Attempts++
-	call.SentAt = d.now
-	pause := s.retry.Min << min(call.Attempts-1, 20)
-	if pause > s.retry.Max || pause <= 0 {
-		pause = s.retry.Max
-	}
-	call.RetryAt = d.now.Add(pause)
-	effect := Effect{Data: call.Request, Attempt: call.Attempts}
-	if record.Status == StepCompensating {
-		record.Undo = call
-		effect.ID, effect.Type, effect.Topic = UndoID(d.ID, s.name), s.undo.Type, s.undo.Topic
-		effect.Undoes = DoID(d.ID, s.name)
-	} else {
-		record.Do = call
-		effect.ID, effect.Type, effect.Topic = DoID(d.ID, s.name), s.do.Type, s.do.Topic
+// answer tells the parent how the saga ended.
+func (d *decision) answer(command string) {
+	effect := Effect{Type: d.StartType, Topic: d.ReplyTo, Answers: command, Data: d.Result}
+	if command != d.ID {
+		effect.Type, effect.Data = events.CompensationType(d.StartType), nil
+	} else if d.Status != Completed {
+		failure := or(d.Failure, &Failure{Code: "abandoned", Message: "the saga was abandoned"})
+		effect.Data, effect.Rejection = nil, &events.Rejection{Code: failure.Code, Message: failure.Message}
 	}
 	d.effects = append(d.effects, effect)
 }
 
-// reply takes an answer in, if it is the awaited one.
-func (d *decision) reply(input ReplyInput) {
-	i, undo := d.awaited()
-	if i < 0 || d.Status.Final() {
-		return
-	}
-	record, s := &d.Steps[i], &d.program.steps[i]
-	switch {
-	case undo && input.CommandID == UndoID(d.ID, s.name):
-		if input.Rejection != nil {
-			d.refused(s, &record.Undo, input.Rejection, "its compensation was refused: ")
-			return
-		}
-		d.applied = true
-		record.Undo.answered(input.Data)
-		record.Status = StepCompensated
-		d.backward(i)
-	case !undo && input.CommandID == DoID(d.ID, s.name):
-		if input.Rejection != nil {
-			d.rejected(i, input.Rejection)
-			return
-		}
-		d.applied = true
-		if s.fold != nil {
-			state, err := protect(func() ([]byte, error) { return s.fold(d.State, input.Data) })
-			if err != nil {
-				d.foldFailed(i, input.Data, err)
-				return
-			}
-			d.State = state
-		}
-		record.Do.answered(input.Data)
-		record.Status = StepDone
-		d.forward(i + 1)
+// turn makes the saga compensate.
+func (d *decision) turn(step string, code events.Code, message string) {
+	d.Backward, d.Trouble = true, nil
+	if d.Failure == nil {
+		d.Failure = &Failure{Step: step, Code: code, Message: clip(message)}
 	}
 }
 
-func (d *decision) rejected(i int, rejection *events.Rejection) {
-	s := &d.program.steps[i]
-	if s.afterPivot {
-		d.refused(s, &d.Steps[i].Do, rejection, "refused after the pivot: ")
+// fail handles user code that failed at a step: before the pivot the saga turns
+// round, after it somebody must look.
+func (d *decision) fail(step string, err error) {
+	if d.Pivoted {
+		d.stick(step, err)
 		return
 	}
-	d.applied = true
-	d.Steps[i].Status = StepRejected
-	d.Failure = &Failure{Step: s.name, Code: rejection.Code, Message: clip(rejection.Message)}
-	d.backward(i)
-}
-
-// refused makes the saga stuck on a command that has to succeed. It is not
-// repeated, since it would get the same answer.
-func (d *decision) refused(s *step, call *CallRecord, rejection *events.Rejection, why string) {
-	if d.Status == Stuck && call.RetryAt.IsZero() {
-		return // a copy of the rejection
-	}
-	d.applied = true
-	d.Status, call.RetryAt = Stuck, time.Time{}
-	d.Trouble = &Failure{Step: s.name, Code: rejection.Code, Message: clip(why + rejection.Message)}
-}
-
-// foldFailed handles a reply that the definition cannot take in. The step has
-// run, so before the pivot it is undone with the others.
-func (d *decision) foldFailed(i int, reply []byte, err error) {
-	s := &d.program.steps[i]
-	if s.pivot || s.afterPivot {
-		d.stick(s.name, err)
-		return
-	}
-	d.Steps[i].Do.answered(reply)
-	d.Steps[i].Status = StepDone
-	d.Failure = &Failure{Step: s.name, Code: "definition_failed", Message: "the saga's own code failed"}
-	d.backward(i + 1)
-}
-
-// tick acts on what is due: a deadline, or the next attempt.
-func (d *decision) tick() {
-	i, undo := d.awaited()
-	if i < 0 || d.Status.Final() {
-		return
-	}
-	due := d.due()
-	if due.IsZero() || d.now.Before(due) {
-		return
-	}
-	d.applied = true
-	record, s := &d.Steps[i], &d.program.steps[i]
-	call := record.Do
-	if undo {
-		call = record.Undo
-	}
-	if d.Status != Stuck && !d.now.Before(call.Deadline) {
-		if !undo && !s.pivot && !s.afterPivot {
-			record.Status = StepTimedOut
-			d.Failure = &Failure{Step: s.name, Code: s.timeoutCode, Message: fmt.Sprintf("no answer within %s", s.timeout)}
-			d.backward(i + 1)
-			return
-		}
-		d.Status = Stuck
-		d.Trouble = &Failure{Step: s.name, Code: "no_answer", Message: fmt.Sprintf("no answer after %d attempts", call.Attempts)}
-	}
-	d.send(i, call)
+	d.turn(step, "definition_failed", "the saga's own code failed")
 }
 
 // stick makes the saga stuck where it stands, because its own code failed.
 func (d *decision) stick(step string, err error) {
-	d.Status = Stuck
 	d.Trouble = &Failure{Step: step, Code: "definition_failed", Message: clip(err.Error())}
+}
+
+// recover ends the trouble with a step that has made progress.
+func (d *decision) recover(step string) {
+	if d.Trouble != nil && (d.Trouble.Step == step || d.Trouble.Code == "definition_failed") {
+		d.Trouble = nil
+	}
+}
+
+// trouble returns that with a step which has had its time or was refused, and
+// which trouble with another one may have hidden.
+func (d *decision) trouble() *Failure {
+	if d.Status.Final() {
+		return nil
+	}
+	for i := range d.Steps {
+		r := &d.Steps[i]
+		if waiting, undo := r.awaits(); waiting && undo == d.Backward && r.call().Error != "" && r.call().Deadline.IsZero() {
+			return trouble(r)
+		}
+	}
+	return nil
+}
+
+func trouble(r *StepRecord) *Failure {
+	return &Failure{Step: r.Name, Code: r.Code, Message: r.call().Error}
+}
+
+// record returns the record of that name, or nil. The pointer is good until
+// another record is added.
+func (d *decision) record(name string) *StepRecord {
+	if len(d.Steps) <= 16 { // scanning is faster
+		for i := range d.Steps {
+			if d.Steps[i].Name == name {
+				return &d.Steps[i]
+			}
+		}
+		return nil
+	}
+	if d.index == nil {
+		d.index = make(map[string]int, len(d.Steps))
+		for i := range d.Steps {
+			d.index[d.Steps[i].Name] = i
+		}
+	}
+	if i, ok := d.index[name]; ok {
+		return &d.Steps[i]
+	}
+	return nil
+}
+
+// enter adds the record of a node that the saga comes to.
+func (d *decision) enter(n *node, at *scope, status StepStatus) *StepRecord {
+	record := StepRecord{Name: at.path(n), Status: status}
+	if n.kind != kindStep {
+		record.Kind = string(n.kind)
+	}
+	d.Steps = append(d.Steps, record)
+	if d.index != nil {
+		d.index[record.Name] = len(d.Steps) - 1
+	}
+	return &d.Steps[len(d.Steps)-1]
+}
+
+// done marks a step as done.
+func (d *decision) done(r *StepRecord) {
+	most := 0
+	for i := range d.Steps {
+		most = max(most, d.Steps[i].Done)
+	}
+	r.Status, r.Done = StepDone, most+1
 }
 
 // Limits on what one transition stores and sends: a message that no broker takes
@@ -313,17 +388,24 @@ const (
 	storyBytesMax = 1000                            // of a failure's message
 )
 
-// protect turns a panic of user code, and data that is too large, into an error.
-func protect(run func() ([]byte, error)) (data json.RawMessage, err error) {
+// protect turns a panic of user code into an error.
+func protect(run func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v", p)
 		}
 	}()
-	if data, err = run(); err == nil && len(data) > dataBytesMax {
-		return nil, fmt.Errorf("%d bytes of data, at most %d are allowed", len(data), dataBytesMax)
+	return run()
+}
+
+var errTooLarge = errors.New("too much data")
+
+// sized refuses data that is too large to be stored or sent.
+func sized(data json.RawMessage, err error) error {
+	if err == nil && len(data) > dataBytesMax {
+		return fmt.Errorf("%w: %d bytes, at most %d are allowed", errTooLarge, len(data), dataBytesMax)
 	}
-	return data, err
+	return err
 }
 
 // clip bounds a text that others wrote.

@@ -25,7 +25,7 @@ func TestDecideForward(t *testing.T) {
 	})
 	t.Run("a command is addressed by its contract and built from the state", func(t *testing.T) {
 		p := started(t, standard(), "")
-		want := saga.Effect{ID: saga.DoID(tripID, "alpha"), Type: doA.Type(), Topic: doA.Topic(), Data: encode(t, booking{Trip: tripID}), Attempt: 1}
+		want := saga.Effect{ID: saga.DoID(tripID, "alpha"), Step: "alpha", Type: doA.Type(), Topic: doA.Topic(), Data: encode(t, booking{Trip: tripID}), Attempt: 1}
 		if string(encode(t, p.sent)) != string(encode(t, []saga.Effect{want})) {
 			t.Errorf("sent %+v, want %+v", p.sent, want)
 		}

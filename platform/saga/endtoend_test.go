@@ -157,7 +157,7 @@ func TestEndToEnd(t *testing.T) {
 		t.Errorf("metrics: %v, %v", families, err)
 	}
 	var left int
-	err = w.engine.QueryRow(t.Context(), "select (select count(*) from saga_timer) + (select count(*) from dead_letter)").Scan(&left)
+	err = w.engine.QueryRow(t.Context(), "select (select count(*) from saga_live) + (select count(*) from dead_letter)").Scan(&left)
 	if err != nil || left != 0 {
 		t.Errorf("%d timers and dead letters are left, %v", left, err)
 	}

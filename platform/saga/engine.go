@@ -1,29 +1,24 @@
 package saga
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/countermand/countermand/events"
-	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/consumer"
-	"github.com/countermand/countermand/platform/outbox"
-	"github.com/countermand/countermand/platform/postgres"
-	"github.com/countermand/countermand/platform/telemetry"
 )
 
 // ConsumerName is the name of the engine's consumer: it owns the positions.
@@ -34,6 +29,11 @@ type EngineConfig struct {
 	// Wake is called after each commit that wrote to the outbox, to wake the
 	// relay; nil: nobody.
 	Wake func()
+	// Commands sends commands when their transaction has committed, such as a
+	// [broker.Dispatcher] does, from memory: a command that is lost is issued again
+	// by the timer of its step. Nil: commands go through the outbox, which costs a
+	// row and a hop each. Outcomes always go through the outbox.
+	Commands consumer.Sender
 	// Poll is how often the engine looks for due timers when it knows of none: 1 s
 	// by default. It bounds how late another engine's timers fire after its death.
 	Poll    time.Duration
@@ -50,10 +50,20 @@ type Engine struct {
 	config   EngineConfig
 	programs map[programKey]*Program
 	starts   map[string]*Program // newest version by start type
-	armed    chan time.Time      // capacity 1: the earliest timer set lately
-	cache    *cache
-	clock    clock
-	metrics  engineMetrics
+	// correlate finds the sagas that a fact belongs to which others publish.
+	correlate map[string][]correlation
+	armed     chan time.Time // capacity 1: the earliest timer set lately
+	cache     *cache
+	clock     clock
+	locals    locals
+	locks     bool // some definition has them
+	metrics   engineMetrics
+}
+
+// correlation is one await's way from a fact to its saga.
+type correlation struct {
+	topic events.Topic
+	saga  func(payload []byte) (string, error)
 }
 
 type programKey struct {
@@ -79,7 +89,7 @@ func NewEngine(pool *pgxpool.Pool, config EngineConfig, definitions ...Compiler)
 	}
 	e := &Engine{
 		pool: pool, config: config, armed: make(chan time.Time, 1),
-		programs: make(map[programKey]*Program), starts: make(map[string]*Program), cache: newCache(cacheMax), metrics: newEngineMetrics(),
+		programs: make(map[programKey]*Program), starts: make(map[string]*Program), correlate: make(map[string][]correlation), cache: newCache(cacheMax), metrics: newEngineMetrics(),
 	}
 	if config.Metrics != nil {
 		e.metrics.register(config.Metrics)
@@ -96,6 +106,12 @@ func NewEngine(pool *pgxpool.Pool, config EngineConfig, definitions ...Compiler)
 			errs = append(errs, fmt.Errorf("saga %q version %d is defined twice", p.Name, p.Version))
 		}
 		e.programs[key] = p
+		e.locks = e.locks || p.locks
+		for _, n := range p.order {
+			if n.kind == kindAwait && n.correlate != nil {
+				e.correlate[n.do.Type] = append(e.correlate[n.do.Type], correlation{n.do.Topic, n.correlate})
+			}
+		}
 		newest, ok := e.starts[p.StartType]
 		if ok && newest.Name != p.Name {
 			errs = append(errs, fmt.Errorf("sagas %q and %q both start with %s", newest.Name, p.Name, p.StartType))
@@ -107,357 +123,141 @@ func NewEngine(pool *pgxpool.Pool, config EngineConfig, definitions ...Compiler)
 	return e, errors.Join(errs...)
 }
 
-// Topics returns what the feed must read: where start commands arrive, and
-// replies.
+// Topics returns what the feed must read: where start commands arrive, replies,
+// signals, and the facts that sagas await.
 func (e *Engine) Topics() []events.Topic {
-	topics := []events.Topic{events.Replies}
-	for _, p := range e.starts {
-		if !slices.Contains(topics, p.Topic) {
-			topics = append(topics, p.Topic)
+	topics := []events.Topic{events.Replies, events.Signals}
+	add := func(topic events.Topic) {
+		if !slices.Contains(topics, topic) {
+			topics = append(topics, topic)
+		}
+	}
+	for _, start := range sortedKeys(e.starts) {
+		add(e.starts[start].Topic)
+	}
+	for _, fact := range sortedKeys(e.correlate) {
+		for _, c := range e.correlate[fact] {
+			add(c.topic)
 		}
 	}
 	return topics
 }
 
+// Programs returns the engine's definitions, by name and version.
+func (e *Engine) Programs() []*Program {
+	return slices.SortedFunc(maps.Values(e.programs), func(a, b *Program) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version))
+	})
+}
+
+// partitionsAhead is for how many days to come the engine makes partitions, so
+// that it need not be running at midnight.
+const partitionsAhead = 7
+
+// Prepare makes the engine ready to run: it makes the partitions of the days to
+// come and tells the database the shape of each definition.
+func (e *Engine) Prepare(ctx context.Context) error {
+	if _, err := e.pool.Exec(ctx, "select saga_partitions($1)", partitionsAhead); err != nil {
+		return fmt.Errorf("make partitions: %w", err)
+	}
+	for _, p := range e.Programs() {
+		graph, err := json.Marshal(p.Graph())
+		if err != nil {
+			return fmt.Errorf("encode graph of %s: %w", p.Name, err)
+		}
+		_, err = e.pool.Exec(ctx, `
+			insert into saga_definition (name, version, graph) values ($1, $2, $3)
+			on conflict (name, version) do update set graph = excluded.graph, seen_at = clock_timestamp()`, p.Name, p.Version, graph)
+		if err != nil {
+			return fmt.Errorf("store definition %s: %w", p.Name, err)
+		}
+	}
+	return nil
+}
+
 // Check refuses to start when a saga that has not ended needs a definition that
 // this engine does not have, or has with other steps.
 func (e *Engine) Check(ctx context.Context) error {
-	// All sagas of a version have the steps of the code that began them, so the
-	// oldest and the newest tell whether that code was this one.
-	rows, err := e.pool.Query(ctx, `
-		select g.definition, g.version, g.live, oldest.document, newest.document
-		from (
-			select definition, version, count(*) as live from saga
-			where status in ('running', 'compensating', 'stuck') group by definition, version
-		) as g
-		cross join lateral (
-			select document from saga as s
-			where s.status in ('running', 'compensating', 'stuck') and s.definition = g.definition and s.version = g.version
-			order by created_at limit 1
-		) as oldest
-		cross join lateral (
-			select document from saga as s
-			where s.status in ('running', 'compensating', 'stuck') and s.definition = g.definition and s.version = g.version
-			order by created_at desc limit 1
-		) as newest`)
+	problems, err := e.Compare(ctx)
 	if err != nil {
-		return fmt.Errorf("check live sagas: %w", err)
+		return err
 	}
-	var (
-		key            programKey
-		live           int
-		oldest, newest []byte
-		errs           []error
-	)
-	_, err = pgx.ForEachRow(rows, []any{&key.name, &key.version, &live, &oldest, &newest}, func() error {
-		program, ok := e.programs[key]
-		if !ok {
-			errs = append(errs, fmt.Errorf("%d sagas run %s version %d, which this engine does not have: keep that definition until they have ended",
-				live, key.name, key.version))
-			return nil
-		}
-		for _, document := range [][]byte{oldest, newest} {
-			var in Instance
-			if err := json.Unmarshal(document, &in); err != nil {
-				continue // a single one, which is left alone when its turn comes
-			}
-			if !program.fits(&in) {
-				errs = append(errs, fmt.Errorf("%d sagas run %s version %d, and saga %s has other steps than this engine's: "+
-					"give the changed definition a new version and keep the old one until they have ended", live, key.name, key.version, in.ID))
-				break
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("check live sagas: %w", err)
+	errs := make([]error, 0, len(problems))
+	for _, p := range problems {
+		errs = append(errs, errors.New(p.Message))
 	}
 	return errors.Join(errs...)
 }
 
-// attemptsMax bounds how often one batch is decided anew because another engine
-// was faster, which happens only while partitions change hands, and how often an
-// event is tried before it becomes a dead letter.
-const attemptsMax = 10
-
-// Process implements [consumer.Processor].
-func (e *Engine) Process(ctx context.Context, batch *consumer.Batch) error {
-	var err error
-	for attempt := range attemptsMax {
-		batch.Restart()
-		// A start command almost always begins a new saga, so it is not looked up
-		// at first: the primary key tells when there is one.
-		switch err = e.process(ctx, batch, attempt == 0); {
-		case errors.Is(err, errDoubt): // the cache is right about them the next time
-		case isConflict(err):
-			e.metrics.conflicts.Inc()
-		default:
-			return err
-		}
-	}
-	return err
+// Misfit is a definition that running sagas need and that an engine does not have
+// as they need it.
+type Misfit struct {
+	Definition string `json:"definition"`
+	Version    int    `json:"version"`
+	// Sagas is how many need it, Example the id of one of them.
+	Sagas   int    `json:"sagas"`
+	Example string `json:"example"`
+	Message string `json:"message"`
 }
 
-// errDoubt means that the cache alone said that a reply is not awaited.
-var errDoubt = errors.New("a reply was ignored on the word of the cache")
-
-func (e *Engine) process(ctx context.Context, batch *consumer.Batch, trustStarts bool) error {
-	t := e.newTransition()
-	ids := make([]uuid.UUID, len(batch.Deliveries))
-	read := make([]uuid.UUID, 0, len(batch.Deliveries))
-	for i := range batch.Deliveries {
-		event := &batch.Deliveries[i].Event
-		_, starts := e.starts[event.Type]
-		ids[i] = sagaID(event, starts)
-		if !starts || !trustStarts {
-			read = append(read, ids[i])
-		}
-	}
-	var err error
-	if t.found, t.now, err = e.load(ctx, read); err != nil {
-		return err
-	}
-	ignored := make(map[uuid.UUID]bool)
-	var out pgx.Batch
-	for i := range batch.Deliveries {
-		if batch.Skip(i) {
-			continue
-		}
-		d := &batch.Deliveries[i]
-		number, reason := batch.Attempt(i)
-		var verdict Verdict
-		if number <= attemptsMax {
-			verdict, reason = t.deliver(ctx, ids[i], d)
-		}
-		if verdict == Ignored && t.found[ids[i]].cached {
-			ignored[ids[i]] = true
-		}
-		if errors.Is(reason, errForeign) && number < attemptsMax {
-			batch.Fail(i, reason) // while a new version is rolled out, another engine will have it soon
-			continue
-		}
-		if reason != nil {
-			consumer.QueueDeadLetter(&out, ConsumerName, d, min(number, attemptsMax), reason)
-			t.verdicts["dead"]++
-			e.config.Logger.ErrorContext(ctx, "event became a dead letter", "consumer", ConsumerName, "topic", d.Topic,
-				"offset", d.Offset, "event_id", d.Event.ID, "event_type", d.Event.Type, "saga_id", d.Event.CorrelationID, "error", reason)
-		}
-		batch.Done(i)
-	}
-	if e.cache.doubt(ignored, t.changed) {
-		return errDoubt
-	}
-	batch.QueuePositions(&out)
-	return t.commit(ctx, &out)
-}
-
-// sagaID returns the saga that an event belongs to: the one that it begins,
-// whatever else it correlates with, or the one it correlates with.
-func sagaID(event *events.Event, starts bool) uuid.UUID {
-	id := event.CorrelationID
-	if starts {
-		id = event.ID
-	}
-	if parsed, err := uuid.Parse(id); err == nil {
-		return parsed
-	}
-	return events.DeriveUUID(event.Source, event.ID)
-}
-
-// transition is one batch on its way into one transaction.
-type transition struct {
-	engine  *Engine
-	now     time.Time
-	found   map[uuid.UUID]*stored
-	changed map[uuid.UUID]*change
-	order   []uuid.UUID // of changed, so that a batch has one order
-	out     []broker.Message
-	// Counted and logged once it has committed: a batch may be decided anew.
-	verdicts map[Verdict]int
-	moves    []move
-}
-
-// move is a change of status.
-type move struct {
-	from Status
-	to   Instance
-}
-
-func (e *Engine) newTransition() *transition {
-	return &transition{engine: e, changed: make(map[uuid.UUID]*change), verdicts: make(map[Verdict]int)}
-}
-
-// deliver decides over one delivery. The error is the reason why it is a dead
-// letter.
-func (t *transition) deliver(ctx context.Context, id uuid.UUID, d *broker.Delivery) (Verdict, error) {
-	if d.Malformed != nil {
-		return "", d.Malformed
-	}
-	event := &d.Event
-	if command, rejected, ok := events.ReplyOf(event); ok {
-		saga, known := t.found[id]
-		if !known {
-			return "", fmt.Errorf("reply to %s for a saga that does not exist", command)
-		}
-		input := &ReplyInput{CommandID: event.CausationID, Data: event.Data}
-		if rejected {
-			input.Data, input.Rejection = nil, new(events.Rejection)
-			err := json.Unmarshal(event.Data, input.Rejection)
-			if n := len(input.Rejection.Code); err != nil || n == 0 || n > codeBytesMax {
-				return "", fmt.Errorf("rejection of %s has no readable code", command)
-			}
-		} else if len(event.Data) > 0 && !json.Valid(event.Data) {
-			return "", fmt.Errorf("reply to %s is not JSON", command) // it could not be stored in the saga's document
-		}
-		return t.decide(ctx, saga, Input{Reply: input}, event)
-	}
-	program, ok := t.engine.starts[event.Type]
-	if !ok {
-		return "", fmt.Errorf("no saga starts with %s", event.Type)
-	}
-	if saga, exists := t.found[id]; exists {
-		t.verdicts[Ignored]++
-		if fingerprint := event.Extension("fingerprint"); fingerprint != saga.Fingerprint {
-			t.engine.config.Logger.WarnContext(ctx, "start command differs from the one that began the saga",
-				"saga_id", id, "event_id", event.ID)
-		}
-		return "", nil // its row exists, so there is no doubt
-	}
-	saga := &stored{Instance: Instance{Name: program.Name, Version: program.Version}}
-	t.found[id] = saga
-	return t.decide(ctx, saga, Input{Start: &StartInput{
-		ID: id.String(), Request: event.Data, Fingerprint: event.Extension("fingerprint"), At: event.Time,
-	}}, event)
-}
-
-// codeBytesMax bounds the code of a rejection, which goes into the outcome.
-const codeBytesMax = 100
-
-// errForeign means that a saga cannot be advanced by this engine, but perhaps by
-// another one.
-var errForeign = errors.New("this engine cannot advance the saga")
-
-// program returns the definition that a saga is to be advanced with.
-func (e *Engine) program(saga *stored) (*Program, error) {
-	if saga.unreadable != nil {
-		return nil, fmt.Errorf("%w: %w", errForeign, saga.unreadable)
-	}
-	program, ok := e.programs[programKey{saga.Name, saga.Version}]
-	if !ok {
-		return nil, fmt.Errorf("%w: it has no definition of %s version %d", errForeign, saga.Name, saga.Version)
-	}
-	if !program.fits(&saga.Instance) {
-		return nil, fmt.Errorf("%w: it began with other steps of %s version %d: a changed definition needs another version",
-			errForeign, saga.Name, saga.Version)
-	}
-	return program, nil
-}
-
-// decide runs the pure part and takes in what it wants. cause is nil for a tick.
-func (t *transition) decide(ctx context.Context, saga *stored, input Input, cause *events.Event) (Verdict, error) {
-	e := t.engine
-	program, err := e.program(saga)
+// Compare compares the definitions with the sagas that have not ended: none of
+// what it returns may be deployed as it is.
+func (e *Engine) Compare(ctx context.Context) ([]Misfit, error) {
+	// All sagas of a version have the steps of the code that began them, so the
+	// oldest and the newest tell whether that code was this one.
+	rows, err := e.pool.Query(ctx, `
+		with g as (
+			select s.definition, s.version, count(*) as live,
+				(array_agg(s.id order by s.created_at))[1] as oldest, (array_agg(s.id order by s.created_at desc))[1] as newest
+			from saga_live as l join saga as s on s.id = l.saga_id
+			group by s.definition, s.version
+		)
+		select g.definition, g.version, g.live, d.graph, `+columnsOf+`
+		from g join saga as s on s.id in (g.oldest, g.newest)
+		left join saga_live as l on l.saga_id = s.id
+		left join saga_definition as d on d.name = g.definition and d.version = g.version
+		order by g.definition, g.version, s.created_at, s.id`)
 	if err != nil {
-		return "", err
+		return nil, fmt.Errorf("compare live sagas: %w", err)
 	}
-	if cause == nil {
-		cause = &events.Event{TraceParent: saga.TraceParent, TraceState: saga.TraceState, Type: "timer", CorrelationID: saga.ID}
-	}
-	_, span := telemetry.StartConsume(ctx, e.config.Tracer, ConsumerName, cause)
-	defer span.End()
-	before, armed := saga.revision, saga.Armed
-	next, effects, verdict := program.Decide(saga.Instance, input, t.now)
-	t.verdicts[verdict]++
-	if verdict == Ignored {
-		return verdict, nil
-	}
-	id := uuid.MustParse(next.ID)
-	if span.IsRecording() {
-		span.SetAttributes(attribute.String("countermand.saga.name", next.Name), attribute.String("countermand.saga.status", string(next.Status)))
-	}
-	var traced events.Event
-	telemetry.Inject(trace.ContextWithSpan(ctx, span), &traced)
-	if traced.TraceParent == "" {
-		traced.TraceParent, traced.TraceState = cause.TraceParent, cause.TraceState
-	}
-	next.TraceParent, next.TraceState = traced.TraceParent, traced.TraceState
-	for i := range effects {
-		t.out = append(t.out, commandMessage(&next, &effects[i], cause, t.now))
-	}
-	if next.Status != saga.Status && (next.Status.Final() || next.Status == Stuck) {
-		message, err := outcomeMessage(&next, cause, t.now)
-		if err != nil {
-			return "", err
+	var (
+		key     programKey
+		live    int
+		graph   *Graph // nil: no engine has told
+		row     scanner
+		misfits []Misfit
+	)
+	_, err = pgx.ForEachRow(rows, append([]any{&key.name, &key.version, &live, &graph}, row.targets()...), func() error {
+		if n := len(misfits); n > 0 && misfits[n-1].Definition == key.name && misfits[n-1].Version == key.version {
+			return nil // told already
 		}
-		t.out = append(t.out, message)
-	}
-	if next.Status != saga.Status {
-		t.moves = append(t.moves, move{saga.Status, next})
-	}
-	saga.Instance = next
-	if _, known := t.changed[id]; !known {
-		t.changed[id] = &change{id: id, before: before, armed: armed}
-		t.order = append(t.order, id)
-	}
-	t.changed[id].instance = next
-	return verdict, nil
-}
-
-// report counts and logs what has committed.
-func (t *transition) report(ctx context.Context) {
-	e := t.engine
-	for verdict, n := range t.verdicts {
-		e.metrics.inputs.WithLabelValues(string(verdict)).Add(float64(n))
-	}
-	for i := range t.moves {
-		in := &t.moves[i].to
-		e.metrics.transitions.WithLabelValues(in.Name, string(in.Status)).Inc()
-		level, attributes := slog.LevelDebug, []any{"saga_id", in.ID, "saga", in.Name, "version", in.Version, "from", t.moves[i].from, "status", in.Status}
-		if in.Failure != nil {
-			attributes = append(attributes, "step", in.Failure.Step, "code", in.Failure.Code)
+		if message := e.misfit(row.saga(), key, live, graph); message != "" {
+			misfits = append(misfits, Misfit{Definition: key.name, Version: key.version, Sagas: live, Example: row.id.String(), Message: message})
 		}
-		if in.Status == Stuck {
-			level = slog.LevelError
-			attributes = append(attributes, "trouble", in.Trouble.Message)
-		}
-		e.config.Logger.Log(ctx, level, "saga changed status", attributes...)
-		if in.Status.Final() {
-			e.metrics.seconds.WithLabelValues(in.Name).Observe(t.now.Sub(in.CreatedAt).Seconds())
-		}
-	}
-}
-
-// commit writes everything in one round trip, which is one transaction.
-func (t *transition) commit(ctx context.Context, out *pgx.Batch) error {
-	changes := make([]change, len(t.order))
-	for i, id := range t.order {
-		changes[i] = *t.changed[id]
-	}
-	if err := queueChanges(out, changes); err != nil {
-		return err
-	}
-	if err := outbox.Queue(out, t.out...); err != nil {
-		return err
-	}
-	if out.Len() == 0 {
 		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("compare live sagas: %w", err)
 	}
-	if err := t.engine.pool.SendBatch(ctx, out).Close(); err != nil {
-		t.engine.cache.forget(t.order)
-		// Without an answer it may have committed, and with a fatal one as well: a
-		// server that stops may do so between the commit and its confirmation.
-		if answer, answered := errors.AsType[*pgconn.PgError](err); !answered || answer.SeverityUnlocalized != "ERROR" {
-			return fmt.Errorf("commit sagas: %w: %w", postgres.ErrCommitUnknown, err)
-		}
-		return fmt.Errorf("commit sagas: %w", err)
+	return misfits, nil
+}
+
+// misfit tells why a saga of that definition cannot go on here; "" when it can.
+func (e *Engine) misfit(saga *stored, key programKey, live int, graph *Graph) string {
+	if saga.unreadable != nil {
+		return "" // a single one, which is left alone when its turn comes
 	}
-	if len(t.out) > 0 {
-		t.engine.config.Wake()
+	program, taken, err := e.program(saga)
+	if err == nil && taken == nil && graph != nil && !graph.same(program.Graph()) {
+		err = errors.New("its flow was another one")
 	}
-	t.report(ctx)
-	for i := range changes {
-		t.engine.cache.put(changes[i].id, &stored{Instance: changes[i].instance, revision: changes[i].before + 1})
-		t.engine.hint(changes[i].instance.due())
+	switch {
+	case program == nil:
+		return fmt.Sprintf("%d sagas run %s version %d, which this engine does not have: keep that definition until they have ended, or have a newer one take them over",
+			live, key.name, key.version)
+	case err != nil:
+		return fmt.Sprintf("%d sagas run %s version %d, and saga %s has other steps than this engine's: "+
+			"give the changed definition a new version and keep the old one until they have ended, or take them over (%v)", live, key.name, key.version, saga.ID, err)
 	}
-	return nil
+	return ""
 }

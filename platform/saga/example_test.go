@@ -97,8 +97,10 @@ func ExampleProgram_Mermaid() {
 	//   start --> s0
 	//   s1[["<b>beta</b><br/><small>test.beta.do.v1, pivot</small>"]]
 	//   s0 --> s1
-	//   s1 --> completed([completed])
+	//   completed([completed])
+	//   s1 --> completed
 	//   u0["undo alpha<br/><small>test.alpha.undo.v1</small>"]
 	//   s0 -. undo .-> u0
-	//   u0 -.-> compensated([compensated])
+	//   compensated([compensated])
+	//   u0 -.-> compensated
 }

@@ -85,6 +85,19 @@ func TestEngineLeavesSagasOfAnotherVersionToOtherEngines(t *testing.T) {
 			return count(t, pool, "select count(*) from saga where id = $1 and revision = 2", id) == 1
 		})
 	})
+	t.Run("and so does a reply that comes before what begins its saga", func(t *testing.T) {
+		t.Parallel()
+		pool, nats, _ := setup(t)
+		runEngine(t, pool, nats, version(1))
+		late := ids(1)[0]
+		send(t, nats, ok(t, late, "alpha"))
+		time.Sleep(5 * time.Millisecond)
+		send(t, nats, startOf(t, late))
+		eventually(t, "the reply is taken in, or set aside if it was much too early", func() bool {
+			return count(t, pool, "select count(*) from saga where id = $1 and revision = 2", late)+
+				count(t, pool, "select count(*) from dead_letter where attempts = 10") == 1
+		})
+	})
 	t.Run("but not for ever", func(t *testing.T) {
 		t.Parallel()
 		pool, nats, id := setup(t)
@@ -122,12 +135,11 @@ func TestEngineOutlivesASagaItCannotAdvance(t *testing.T) {
 	for what, spoil := range map[string]func(b *bench, id string){
 		"that began with other steps of the same version": func(b *bench, id string) {
 			in, _ := b.stored(id)
-			in.Steps = append(in.Steps, saga.StepRecord{Name: "extra", Status: saga.StepRunning, Do: in.Steps[0].Do})
-			in.Steps[0].Status = saga.StepDone
-			b.exec("update saga set document = $2 where id = $1", id, encode(b.t, in))
+			in.Steps[0].Name = "extra"
+			b.rewrite(id, in)
 		},
-		"whose document cannot be read": func(b *bench, id string) {
-			b.exec("update saga set document = '{' where id = $1", id)
+		"whose history cannot be read": func(b *bench, id string) {
+			b.exec("update saga_log set entry = '{' where saga_id = $1", id)
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -150,7 +162,7 @@ func TestEngineOutlivesASagaItCannotAdvance(t *testing.T) {
 			if n := one[int](b, "select count(*) from dead_letter"); n != 0 {
 				t.Errorf("%d dead letters", n)
 			}
-			b.exec("update saga_timer set due_at = clock_timestamp() - interval '1 s'")
+			b.exec("update saga_live set due_at = clock_timestamp() - interval '1 s'")
 			b.runTimers(b.engine)
 			for _, id := range all {
 				eventually(t, "the timer is set anew", func() bool {
@@ -172,7 +184,8 @@ func TestEngineForgetsADecisionThatLost(t *testing.T) {
 	b := newBench(t)
 	id := ids(1)[0]
 	b.process(startOf(t, id)) // the engine has it in memory
-	b.exec("update saga set document = '{', revision = revision + 1 where id = $1", id)
+	b.exec("update saga_log set entry = '{' where saga_id = $1", id)
+	b.exec("update saga set revision = revision + 1 where id = $1", id)
 	b.process(ok(t, id, "alpha"))
 	if !b.batch.Skip(0) {
 		t.Error("the reply was handled")
@@ -182,7 +195,7 @@ func TestEngineForgetsADecisionThatLost(t *testing.T) {
 	}
 }
 
-// revision reads the revision of a saga whose document may be unreadable.
+// revision reads the revision of a saga whose history may be unreadable.
 func (b *bench) revision(id string) (status string, revision int64) {
 	b.t.Helper()
 	if err := b.pool.QueryRow(b.t.Context(), "select status, revision from saga where id = $1", id).Scan(&status, &revision); err != nil {
@@ -197,10 +210,10 @@ func TestManyTimersOfAnotherVersionHoldUpNobody(t *testing.T) {
 	if err := b.try(t.Context(), b.another(version(2)), starts(t, ids(300)...)...); err != nil { // more than one transaction takes
 		t.Fatal(err)
 	}
-	b.exec("update saga_timer set due_at = clock_timestamp() - interval '1 h'")
+	b.exec("update saga_live set due_at = clock_timestamp() - interval '1 h'")
 	mine := ids(1)[0]
 	b.process(startOf(t, mine))
-	b.exec("update saga_timer set due_at = clock_timestamp() where saga_id = $1", mine)
+	b.exec("update saga_live set due_at = clock_timestamp() where saga_id = $1", mine)
 	b.runTimers(b.engine)
 	eventually(t, "its own timer fires", func() bool {
 		at, isSet := b.due(mine)

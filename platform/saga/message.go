@@ -10,20 +10,32 @@ import (
 	"github.com/countermand/countermand/platform/broker"
 )
 
-// commandMessage addresses an effect to its participant. A repeated command
-// keeps its id and gets a fresh publish id, or the broker's window would drop it.
-func commandMessage(in *Instance, effect *Effect, cause *events.Event, now time.Time) broker.Message {
+// effectMessage addresses an effect: a command to its participant, or an answer to
+// the saga that waits for this one.
+func effectMessage(in *Instance, effect *Effect, cause, traced *events.Event, now time.Time) (broker.Message, error) {
+	if effect.Answers != "" {
+		command := events.Event{ID: effect.Answers, Type: effect.Type, Subject: in.Parent, CorrelationID: in.Parent, PartitionKey: in.Parent}
+		reply, err := events.NewReply(&command, sourceOf(in), effect.Data, effect.Rejection, now)
+		if err != nil {
+			return broker.Message{}, fmt.Errorf("answer of saga %s: %w", in.ID, err)
+		}
+		reply.TraceParent, reply.TraceState = traced.TraceParent, traced.TraceState
+		// Asked for again it is sent again, which the broker must not take for a copy.
+		return broker.Message{Topic: effect.Topic, PublishID: reply.ID + "." + strconv.FormatInt(now.UnixMicro(), 36), Event: reply}, nil
+	}
+	// A repeated command keeps its id and gets a fresh publish id, or the broker's
+	// window would drop it.
 	return broker.Message{
 		Topic:     effect.Topic,
-		PublishID: effect.ID + "." + strconv.Itoa(effect.Attempt),
+		PublishID: effect.ID + "." + strconv.FormatInt(now.UnixMicro(), 36),
 		Event: events.Event{
 			ID: effect.ID, Source: sourceOf(in), Type: effect.Type, Subject: in.ID, Time: now,
 			DataContentType: events.ContentTypeJSON, Data: effect.Data,
 			CorrelationID: in.ID, CausationID: cause.ID, PartitionKey: in.ID,
-			TraceParent: in.TraceParent, TraceState: in.TraceState,
+			TraceParent: traced.TraceParent, TraceState: traced.TraceState,
 			ReplyTo: string(events.Replies), Undoes: effect.Undoes,
 		},
-	}
+	}, nil
 }
 
 // Outcome is the payload of the event that a saga emits when its status becomes
@@ -37,7 +49,7 @@ type Outcome struct {
 	Result  json.RawMessage `json:"result,omitempty"`
 }
 
-func outcomeMessage(in *Instance, cause *events.Event, now time.Time) (broker.Message, error) {
+func outcomeMessage(in *Instance, cause, traced *events.Event, now time.Time) (broker.Message, error) {
 	outcome := Outcome{ID: in.ID, Saga: in.Name, Version: in.Version, Status: in.Status, Failure: in.Failure, Result: in.Result}
 	if in.Status == Stuck {
 		outcome.Failure = in.Trouble
@@ -54,7 +66,7 @@ func outcomeMessage(in *Instance, cause *events.Event, now time.Time) (broker.Me
 			ID: id, Source: sourceOf(in), Type: events.OutcomeType(in.StartType, string(in.Status)), Subject: in.ID, Time: now,
 			DataContentType: events.ContentTypeJSON, Data: data,
 			CorrelationID: in.ID, CausationID: cause.ID, PartitionKey: in.ID,
-			TraceParent: in.TraceParent, TraceState: in.TraceState,
+			TraceParent: traced.TraceParent, TraceState: traced.TraceState,
 		},
 	}, nil
 }

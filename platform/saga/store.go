@@ -3,10 +3,12 @@ package saga
 import (
 	"context"
 	"embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -30,40 +32,78 @@ func SessionParams() map[string]string {
 	}
 }
 
-// stored is a saga with the revision it was read at; revision 0 is one that does
-// not exist yet.
+// stored is a saga as it stands in the database; revision 0 is one that does not
+// exist yet.
 type stored struct {
 	Instance
 	revision   int64
-	cached     bool  // it may have been written by another engine since
-	unreadable error // the document cannot be read, so there is no Instance
+	snapshot   int64
+	hash       []byte
+	live       bool      // it has a row in saga_live
+	armed      time.Time // when that is due
+	cached     bool      // it may have been written by another engine since
+	unreadable error     // the history cannot be read, so there is no Instance
 }
 
-// queryer runs a query: a pool or a connection.
+// queryer runs a query: a pool, a connection or a transaction.
 type queryer interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// columnsOf is what [scanner] reads of a saga s, with l of saga_live beside it.
+const columnsOf = `s.id, s.revision, s.snapshot, s.hash, l.saga_id is not null, l.due_at,
+	(select array_agg(g.entry order by g.seq) from saga_log as g where g.saga_id = s.id and g.day = s.day and g.seq >= s.snapshot)`
+
+// scanner takes the columns of columnsOf.
+type scanner struct {
+	id       *uuid.UUID // nil: there is none
+	revision *int64
+	snapshot *int64
+	hash     []byte
+	live     *bool
+	due      *time.Time
+	entries  [][]byte
+}
+
+func (s *scanner) targets() []any {
+	return []any{&s.id, &s.revision, &s.snapshot, &s.hash, &s.live, &s.due, &s.entries}
+}
+
+// saga returns what was read. What is wrong with it is told when it is its turn:
+// the others go on.
+func (s *scanner) saga() *stored {
+	out := &stored{revision: *s.revision, snapshot: *s.snapshot, hash: slices.Clone(s.hash), live: *s.live}
+	if s.due != nil {
+		out.armed = s.due.UTC()
+	}
+	for _, entry := range s.entries {
+		if _, _, err := applyEntry(&out.Instance, slices.Clone(entry)); err != nil {
+			out.Instance, out.unreadable = Instance{ID: s.id.String()}, fmt.Errorf("saga %s: %w", s.id, err)
+			return out
+		}
+	}
+	if int64(len(s.entries)) != out.revision-max(out.snapshot, 1)+1 {
+		out.unreadable = fmt.Errorf("saga %s: %w: %d entries of %d are there", s.id, errEntry, len(s.entries), out.revision-max(out.snapshot, 1)+1)
+	}
+	return out
 }
 
 // load reads those sagas, without locking them, and the database's clock.
 func load(ctx context.Context, db queryer, ids []uuid.UUID) (found map[uuid.UUID]*stored, now time.Time, err error) {
 	rows, err := db.Query(ctx, `
-		select clock.now, saga.id, saga.revision, saga.document
+		select clock.now, `+columnsOf+`
 		from (select clock_timestamp() as now) as clock
-		left join saga on saga.id = any($1)`, ids)
+		left join saga as s on s.id = any($1)
+		left join saga_live as l on l.saga_id = s.id`, plain(ids))
 	if err != nil {
 		return nil, now, fmt.Errorf("load sagas: %w", err)
 	}
 	found = make(map[uuid.UUID]*stored, len(ids))
-	var (
-		id       *uuid.UUID // nil: none of them exists
-		revision *int64
-		document []byte
-	)
-	_, err = pgx.ForEachRow(rows, []any{&now, &id, &revision, &document}, func() error {
-		if id == nil {
-			return nil
+	var row scanner
+	_, err = pgx.ForEachRow(rows, append([]any{&now}, row.targets()...), func() error {
+		if row.id != nil {
+			found[*row.id] = row.saga()
 		}
-		found[*id] = decode(*id, *revision, document)
 		return nil
 	})
 	if err != nil {
@@ -72,105 +112,198 @@ func load(ctx context.Context, db queryer, ids []uuid.UUID) (found map[uuid.UUID
 	return found, now.UTC(), nil
 }
 
-// decode reads a saga. What is wrong with it is told when it is its turn: the
-// others go on.
-func decode(id uuid.UUID, revision int64, document []byte) *stored {
-	s := &stored{revision: revision}
-	if err := json.Unmarshal(document, &s.Instance); err != nil {
-		s.Instance, s.unreadable = Instance{ID: id.String()}, fmt.Errorf("document of saga %s: %w", id, err)
+// plain returns ids in the type that the driver encodes without a detour.
+func plain(ids []uuid.UUID) [][16]byte {
+	out := make([][16]byte, len(ids))
+	for i, id := range ids {
+		out[i] = id
 	}
-	return s
+	return out
 }
 
 // change is a saga as it was read and as it is to be.
 type change struct {
-	id       uuid.UUID
-	before   int64
-	instance Instance
-	armed    time.Time // when the timer row was due before
-	fired    bool      // the timer row has been due and must be moved or deleted
+	id         uuid.UUID
+	before     stored
+	after      stored // but for live and armed
+	entries    [][]byte
+	fired      bool          // the timer has been due and must be moved
+	patience   time.Duration // the shortest pause of any step of its definition
+	locks      bool          // it may hold locks
+	attributes map[string]string
+	known      map[string]string // attributes before
+}
+
+// append takes a transition in.
+func (c *change) append(next Instance, cause Cause, now time.Time) error {
+	base := &c.after.Instance
+	snapshot := c.after.revision > 0 && c.after.revision-max(c.after.snapshot, 1) >= snapshotEvery
+	if snapshot {
+		base = &Instance{}
+	}
+	entry, err := encodeEntry(base, &next, cause, now)
+	if err != nil {
+		return fmt.Errorf("encode saga %s: %w", c.id, err)
+	}
+	c.entries = append(c.entries, entry)
+	c.after.Instance, c.after.hash = next, chain(c.after.hash, entry)
+	if c.after.revision++; snapshot {
+		c.after.snapshot = c.after.revision
+	}
+	return nil
+}
+
+// snapshotEvery bounds how many entries are read to load a saga.
+const snapshotEvery = 64
+
+// waits returns the names of the steps that a saga waits for, as operators search
+// for them.
+func (in *Instance) waits() string {
+	var names []string
+	for i := range in.Steps {
+		if waiting, _ := in.Steps[i].awaits(); waiting && in.Steps[i].Kind != string(kindForEach) && in.Steps[i].Kind != string(kindDecide) {
+			name, _, _ := strings.Cut(in.Steps[i].Name, "[")
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return strings.Join(names, " ")
 }
 
 // queueChanges adds the statements that store changes. Each is guarded by the
 // revision it was read at; see [isConflict].
-func queueChanges(batch *pgx.Batch, changes []change) error {
+func queueChanges(batch *pgx.Batch, changes []change) {
 	type columns struct {
-		ids         []uuid.UUID
-		definitions []string
-		versions    []int32
-		statuses    []string
-		revisions   []int64
-		documents   [][]byte
-		created     []time.Time
-		updated     []time.Time
+		ids                           [][16]byte
+		definitions                   []string
+		versions                      []int32
+		statuses, waits, steps, codes []string
+		befores, revisions, snapshots []int64
+		hashes                        [][]byte
+		created, updated              []time.Time
 	}
 	var (
 		fresh, known columns
-		set          struct {
-			ids []uuid.UUID
-			due []time.Time
+		log          struct {
+			ids     [][16]byte
+			seqs    []int64
+			days    []time.Time
+			entries [][]byte
 		}
-		unset []uuid.UUID
+		set struct {
+			ids []([16]byte)
+			due []*time.Time
+		}
+		unset      [][16]byte
+		ended      [][16]byte // of those that may hold locks
+		attributes struct {
+			ids           [][16]byte
+			names, values []string
+		}
 	)
 	for i := range changes {
-		in := &changes[i].instance
+		ch := &changes[i]
+		in := &ch.after.Instance
+		ch.after.live, ch.after.armed = ch.before.live, ch.before.armed
 		due := in.due()
-		switch {
-		case due.IsZero():
-			in.Armed = time.Time{}
-			if !changes[i].armed.IsZero() || changes[i].fired {
-				unset = append(unset, changes[i].id)
-			}
-		case changes[i].fired || changes[i].armed.IsZero() || due.Before(changes[i].armed):
-			in.Armed = due
-			set.ids, set.due = append(set.ids, changes[i].id), append(set.due, due)
+		if early := in.CreatedAt.Add(ch.patience); !ch.before.live && early.Before(due) {
+			due = early // so that no later step has to move it
 		}
-		document, err := json.Marshal(in)
-		if err != nil {
-			return fmt.Errorf("encode saga %s: %w", in.ID, err)
+		switch {
+		case in.Status.Final():
+			if ch.before.live {
+				unset = append(unset, ch.id)
+			}
+			if ch.locks {
+				ended = append(ended, ch.id)
+			}
+			ch.after.live, ch.after.armed = false, time.Time{}
+		case !ch.before.live, ch.fired, !due.IsZero() && (ch.before.armed.IsZero() || due.Before(ch.before.armed)):
+			ch.after.live, ch.after.armed = true, due
+			set.ids = append(set.ids, ch.id)
+			if due.IsZero() {
+				set.due = append(set.due, nil)
+			} else {
+				set.due = append(set.due, &due)
+			}
+		}
+		day := in.CreatedAt.UTC().Truncate(24 * time.Hour)
+		for k, entry := range ch.entries {
+			log.ids, log.days = append(log.ids, ch.id), append(log.days, day)
+			log.seqs, log.entries = append(log.seqs, ch.before.revision+int64(k)+1), append(log.entries, entry)
+		}
+		for _, name := range slices.Sorted(maps.Keys(ch.attributes)) {
+			if value, had := ch.known[name]; !had || value != ch.attributes[name] {
+				attributes.ids, attributes.names = append(attributes.ids, ch.id), append(attributes.names, name)
+				attributes.values = append(attributes.values, ch.attributes[name])
+			}
 		}
 		c := &known
-		if changes[i].before == 0 {
+		if ch.before.revision == 0 {
 			c = &fresh
 		}
-		c.ids, c.definitions = append(c.ids, changes[i].id), append(c.definitions, in.Name)
+		why := or(in.Trouble, in.Failure)
+		if why == nil {
+			why = &Failure{}
+		}
+		c.ids, c.definitions = append(c.ids, ch.id), append(c.definitions, in.Name)
 		c.versions, c.statuses = append(c.versions, int32(in.Version)), append(c.statuses, string(in.Status))
-		c.revisions, c.documents = append(c.revisions, changes[i].before), append(c.documents, document)
+		c.waits, c.steps, c.codes = append(c.waits, in.waits()), append(c.steps, why.Step), append(c.codes, string(why.Code))
+		c.befores, c.revisions = append(c.befores, ch.before.revision), append(c.revisions, ch.after.revision)
+		c.snapshots, c.hashes = append(c.snapshots, ch.after.snapshot), append(c.hashes, ch.after.hash)
 		c.created, c.updated = append(c.created, in.CreatedAt), append(c.updated, in.UpdatedAt)
 	}
-	// Both sorted by id, so that two engines never wait for each other in a circle.
+	// All sorted by id, so that two engines never wait for each other in a circle.
 	if len(fresh.ids) > 0 {
 		batch.Queue(`
-			insert into saga (id, definition, version, status, revision, document, created_at, updated_at)
-			select id, definition, version, status, 1, document, created_at, updated_at
-			from unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::bytea[], $6::timestamptz[], $7::timestamptz[])
-				as s (id, definition, version, status, document, created_at, updated_at)
+			insert into saga (id, definition, version, created_at, day, revision, snapshot, hash, status, waits, step, code, updated_at)
+			select id, definition, version, created_at, (created_at at time zone 'UTC')::date, revision, snapshot, hash, status, waits, step, code, updated_at
+			from unnest($1::uuid[], $2::text[], $3::integer[], $4::timestamptz[], $5::bigint[], $6::bigint[], $7::bytea[],
+				$8::text[], $9::text[], $10::text[], $11::text[], $12::timestamptz[])
+				as s (id, definition, version, created_at, revision, snapshot, hash, status, waits, step, code, updated_at)
 			order by id`,
-			fresh.ids, fresh.definitions, fresh.versions, fresh.statuses, fresh.documents, fresh.created, fresh.updated)
+			fresh.ids, fresh.definitions, fresh.versions, fresh.created, fresh.revisions, fresh.snapshots, fresh.hashes,
+			fresh.statuses, fresh.waits, fresh.steps, fresh.codes, fresh.updated)
 	}
 	if len(known.ids) > 0 {
 		batch.Queue(`
 			with changed as (
-				update saga set status = c.status, revision = c.revision + 1, document = c.document, updated_at = c.updated_at
+				update saga set version = c.version, revision = c.revision, snapshot = c.snapshot, hash = c.hash, status = c.status,
+					waits = c.waits, step = c.step, code = c.code, updated_at = c.updated_at
 				from (
-					select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::bytea[], $5::timestamptz[])
-						as c (id, status, revision, document, updated_at) order by id
+					select * from unnest($1::uuid[], $2::bigint[], $3::integer[], $4::bigint[], $5::bigint[], $6::bytea[],
+						$7::text[], $8::text[], $9::text[], $10::text[], $11::timestamptz[])
+						as c (id, before, version, revision, snapshot, hash, status, waits, step, code, updated_at) order by id
 				) as c
-				where saga.id = c.id and saga.revision = c.revision
+				where saga.id = c.id and saga.revision = c.before
 				returning 1
 			)
-			select saga_expect(count(*), $6) from changed`,
-			known.ids, known.statuses, known.revisions, known.documents, known.updated, len(known.ids))
+			select saga_expect(count(*), $12) from changed`,
+			known.ids, known.befores, known.versions, known.revisions, known.snapshots, known.hashes,
+			known.statuses, known.waits, known.steps, known.codes, known.updated, len(known.ids))
+	}
+	if len(log.ids) > 0 {
+		batch.Queue(`
+			insert into saga_log (saga_id, seq, day, entry)
+			select * from unnest($1::uuid[], $2::bigint[], $3::date[], $4::bytea[])`, log.ids, log.seqs, log.days, log.entries)
 	}
 	if len(set.ids) > 0 {
 		batch.Queue(`
-			insert into saga_timer (saga_id, due_at) select * from unnest($1::uuid[], $2::timestamptz[])
+			insert into saga_live (saga_id, due_at) select * from unnest($1::uuid[], $2::timestamptz[])
 			on conflict (saga_id) do update set due_at = excluded.due_at`, set.ids, set.due)
 	}
 	if len(unset) > 0 {
-		batch.Queue("delete from saga_timer where saga_id = any($1)", unset)
+		batch.Queue("delete from saga_live where saga_id = any($1)", unset)
 	}
-	return nil
+	if len(ended) > 0 {
+		batch.Queue("delete from saga_lock where saga_id = any($1)", ended)
+	}
+	if len(attributes.ids) > 0 {
+		batch.Queue(`
+			insert into saga_attribute (saga_id, name, value) select * from unnest($1::uuid[], $2::text[], $3::text[])
+			on conflict (saga_id, name) do update set value = excluded.value`, attributes.ids, attributes.names, attributes.values)
+	}
 }
 
 // isConflict reports that a saga was changed, or begun, by another engine since

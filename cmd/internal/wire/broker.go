@@ -170,11 +170,16 @@ func (v *variables) kafkaTLS() *tls.Config {
 // else's messages are recognised by whoever gets them.
 const duplicateWindow = 2 * time.Minute
 
-// newBroker connects the role to its broker.
+// newBroker returns the process's broker, or makes the role's own. Roles that
+// share one share its batches as well.
 func newBroker(l lifecycle, config Config, process *Process) (b broker.Broker, err error) {
-	if config.Broker.Name == Kafka {
+	kafka := config.Broker.Name == Kafka
+	switch {
+	case process.Broker != nil && !(kafka && config.Role == Gateway): // which finds copies, at a cost
+		b = process.Broker
+	case kafka:
 		b, err = connectKafka(l, config, process)
-	} else {
+	default:
 		b, err = connectNATS(l, config, process)
 	}
 	if err != nil {
@@ -198,12 +203,7 @@ func connectKafka(l lifecycle, config Config, process *Process) (broker.Broker, 
 	return b, nil
 }
 
-// connectNATS uses the process's connection, or makes the role's own.
 func connectNATS(l lifecycle, config Config, process *Process) (broker.Broker, error) {
-	if process.Conn != nil {
-		// The embedded server stages atomic batches in memory.
-		return natsbroker.New(process.Conn, natsbroker.Config{AtomicFrom: 4})
-	}
 	conn, err := nats.Connect(config.Broker.NATSURL,
 		nats.Name("countermand-"+config.Role),
 		nats.MaxReconnects(-1),            // the default gives up after two minutes

@@ -12,6 +12,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/countermand/countermand/platform/broker/kafkabroker"
+	"github.com/countermand/countermand/platform/broker/natsbroker"
 	"github.com/countermand/countermand/platform/embedded"
 )
 
@@ -122,7 +124,8 @@ type DevConfig struct {
 type Dev struct {
 	process *Process
 	servers *Servers
-	conn    *nats.Conn
+	conn    *nats.Conn // one of the two
+	kafka   *kafkabroker.Broker
 	roles   []*Running
 	http    string
 }
@@ -144,11 +147,8 @@ func StartDev(ctx context.Context, config DevConfig) (_ *Dev, err error) {
 	if d.servers, err = StartServers(ctx, config.ServersConfig); err != nil {
 		return nil, err
 	}
-	if d.servers.NATS != nil {
-		if d.conn, err = d.servers.NATS.Connect(nats.Name("countermand-dev")); err != nil {
-			return nil, fmt.Errorf("connect to the embedded broker: %w", err)
-		}
-		d.process.Conn = d.conn
+	if err = d.connect(config.Broker); err != nil {
+		return nil, err
 	}
 	upstreams := make(map[string]string)
 	for _, role := range Roles() {
@@ -177,6 +177,24 @@ func StartDev(ctx context.Context, config DevConfig) (_ *Dev, err error) {
 		}
 	}
 	return d, nil
+}
+
+// connect makes the broker that the roles share, and so share its batches.
+func (d *Dev) connect(config BrokerConfig) (err error) {
+	if d.servers.NATS == nil {
+		config.Kafka.ClientID, config.Kafka.Logger = "countermand-dev", d.process.Logger
+		if d.kafka, err = kafkabroker.New(config.Kafka); err != nil {
+			return err
+		}
+		d.process.Broker = d.kafka
+		return nil
+	}
+	if d.conn, err = d.servers.NATS.Connect(nats.Name("countermand-dev")); err != nil {
+		return fmt.Errorf("connect to the embedded broker: %w", err)
+	}
+	// The embedded server stages atomic batches in memory, so they pay early.
+	d.process.Broker, err = natsbroker.New(d.conn, natsbroker.Config{AtomicFrom: 4})
+	return err
 }
 
 // UpstreamVariable returns the variable that tells the gateway where a service is.
@@ -218,6 +236,9 @@ func (d *Dev) Stop(ctx context.Context) error {
 	}
 	if d.conn != nil {
 		d.conn.Close()
+	}
+	if d.kafka != nil {
+		d.kafka.Close()
 	}
 	if d.servers != nil {
 		errs = append(errs, d.servers.Stop(ctx))

@@ -71,7 +71,7 @@ func (r *Running) Stop(ctx context.Context) error {
 func options(config Config, process *Process) fx.Option {
 	return fx.Options(
 		fx.Supply(config, process, process.Logger),
-		fx.Provide(openPool, newBroker, newRelay),
+		fx.Provide(openPool, newBroker, newRelay, newDispatcher),
 		graph(config.Role),
 		fx.StartTimeout(2*time.Minute), fx.StopTimeout(stopTimeout),
 		fx.WithLogger(func(logger *slog.Logger) fxevent.Logger {
@@ -105,6 +105,8 @@ func openPool(l lifecycle, config Config, process *Process) (*pgxpool.Pool, erro
 	settings := postgres.Config{URL: config.DatabaseURL, ApplicationName: "countermand-" + config.Role, MaxConns: 16}
 	if config.Role == Engine {
 		settings.Params = saga.SessionParams()
+	} else {
+		settings.Params = consumer.SessionParams()
 	}
 	pool, err := postgres.Open(ctx, settings)
 	if err != nil {
@@ -127,15 +129,29 @@ func newRelay(pool *pgxpool.Pool, b broker.Broker, config Config, process *Proce
 	return outbox.NewRelay(pool, b, outbox.RelayConfig{Name: config.Role, Logger: process.Logger, Metrics: process.Registry})
 }
 
-// runFeed runs a processor over its topics, with the relay of its outbox: the
-// relay starts first and stops last, so that what the last batch wrote is sent.
-func runFeed(l lifecycle, process *Process, pool *pgxpool.Pool, b broker.Broker, relay *outbox.Relay, processor consumer.Processor, config consumer.FeedConfig) error {
+// newDispatcher makes what sends the role's commands or replies from memory.
+func newDispatcher(b broker.Broker, config Config, process *Process) *broker.Dispatcher {
+	return broker.NewDispatcher(b, broker.DispatcherConfig{Name: config.Role, Logger: process.Logger, Metrics: process.Registry})
+}
+
+// senders are what publishes for a role.
+type senders struct {
+	fx.In
+
+	Relay      *outbox.Relay
+	Dispatcher *broker.Dispatcher
+}
+
+// runFeed runs a processor over its topics, with what publishes for it: that
+// starts first and stops last, so that what the last batch left is sent.
+func runFeed(l lifecycle, process *Process, pool *pgxpool.Pool, b broker.Broker, send senders, processor consumer.Processor, config consumer.FeedConfig) error {
 	config.Logger, config.Metrics = process.Logger, process.Registry
 	feed, err := consumer.NewFeed(pool, b, processor, config)
 	if err != nil {
 		return err
 	}
-	l.run("relay", relay.Run)
+	l.run("relay", send.Relay.Run)
+	l.run("dispatcher", send.Dispatcher.Run)
 	l.run(config.Name, feed.Run)
 	return nil
 }

@@ -42,8 +42,19 @@ const readModelTimeout = 45 * time.Second
 // order is paid once or not at all, and each is counted once. It returns a line for everything that is wrong, and all sagas by
 // id. Call it when no saga runs.
 func Audit(ctx context.Context, shop Shop, operator Operator) (faults []string, sagas map[string]Saga, err error) {
+	var fetch []func() error
 	list, err := operator.Sagas(ctx, 500)
 	if err != nil {
+		return nil, nil, fmt.Errorf("audit: %w", err)
+	}
+	for i := range list { // a list has no states
+		place := &list[i]
+		fetch = append(fetch, func() (err error) {
+			*place, err = operator.Saga(ctx, place.ID)
+			return err
+		})
+	}
+	if err := each(fetch, func(read func() error) error { return read() }); err != nil {
 		return nil, nil, fmt.Errorf("audit: %w", err)
 	}
 	a := audit{shop: shop, sold: make(map[string]int64), customers: make(map[string]Customer)}
