@@ -46,7 +46,6 @@ var mutants = []mutant{
 	{"an order is taken in and nothing follows", "tick.go", "if d.Status == \"\" || d.Status.Final() || d.Paused {", "if d.Status != Running || d.Paused {"},
 	{"no tombstone for a child saga", "answer.go", "d.applied = true\n\t\td.found(input.ID", "d.applied = false\n\t\td.found(input.ID"},
 	{"a completed child is not recalled", "answer.go", "if d.Status == Completed {\n\t\t\td.Status, d.Result = Running, nil", "if d.Status == Completed {\n\t\t\td.Result = nil"},
-	{"a recalled child does not answer", "decide.go", "d.answer(or(d.Recalled, d.ID))", "d.answer(d.ID)"},
 	{"what handlers of a rejection did is not undone", "backward.go", "round >= 0; round--", "round > 0; round--"},
 	{"the trouble of one step hides that of another", "decide.go", "d.Trouble = or(d.Trouble, d.trouble())", "d.trouble()"},
 	{"UndoAfter waits for the other items", "backward.go", "|| !its.within(at, first.depth)", "|| first.depth < 0"},
