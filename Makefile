@@ -75,6 +75,17 @@ test-kafka: ## Run the broker's suites and the end-to-end tests on Apache Kafka,
 test-short: ## Run the tests that need no server, in seconds
 	@go test -short $(TEST_FLAGS) $(call packages,$(MODULES))
 
+SEEDS ?= 100000
+
+.PHONY: sim
+sim: ## Play SEEDS simulated worlds that go wrong, with sagas of all kinds
+	@go test -count=1 -timeout 0 -v ./tests/sim -run 'TestShop$$|TestFlows$$' -sagatest.seeds $(SEEDS)
+
+.PHONY: mutants
+mutants: ## Break the saga engine line by line, and show that the simulation notices
+	@go test -count=1 -v ./tests/sim -run TestFlaws
+	@go run ./tests/sim/mutate
+
 .PHONY: lint
 lint: $(LINT) ## Check style, imports and common faults
 	@$(LINT) config verify

@@ -27,10 +27,10 @@ const (
 // [Signals] with the saga's id as its correlation id.
 const CancelType = "saga.cancel.v1"
 
-var (
-	typePattern  = regexp.MustCompile(`^[a-z][a-z0-9]*(\.[a-z][a-z0-9_-]*){1,6}\.v[1-9][0-9]{0,3}$`)
-	topicPattern = regexp.MustCompile(`^[a-z][a-z0-9]*(\.[a-z][a-z0-9_-]*){0,6}$`)
-)
+var typePattern = regexp.MustCompile(`^[a-z][a-z0-9]*(\.[a-z][a-z0-9_-]*){1,6}\.v[1-9][0-9]{0,3}$`)
+
+// segmentsMax is how many segments a topic may have.
+const segmentsMax = 7
 
 // Domain returns the first segment of the topic.
 func (t Topic) Domain() string {

@@ -1,10 +1,13 @@
 package saga_test
 
 import (
+	"context"
 	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/saga"
@@ -341,3 +344,5 @@ var travels = sagatest.Request(travel, func(rng *rand.Rand) journey {
 	days := [][]string{nil, {"left"}, {"left", "right", "right"}, {"left", "right"}}
 	return journey{Days: days[rng.IntN(len(days))], Mode: []string{"ship", "train", "fly"}[rng.IntN(3)]}
 })
+
+func nothing[S any](context.Context, pgx.Tx, *S) error { return nil }

@@ -25,10 +25,9 @@ type database struct {
 
 // row is a saga as it is stored. revision 0 is one that does not exist.
 type row struct {
-	saga   saga.Instance
-	log    saga.Log
-	mended int       // how often operators came
-	armed  time.Time // when its timer is to fire
+	saga  saga.Instance
+	log   saga.Log
+	armed time.Time // when its timer is to fire
 }
 
 // letter is a row of the outbox.
