@@ -27,7 +27,6 @@ const (
 // [Signals] with the saga's id as its correlation id.
 const CancelType = "saga.cancel.v1"
 
-
 var (
 	typePattern  = regexp.MustCompile(`^[a-z][a-z0-9]*(\.[a-z][a-z0-9_-]*){1,6}\.v[1-9][0-9]{0,3}$`)
 	topicPattern = regexp.MustCompile(`^[a-z][a-z0-9]*(\.[a-z][a-z0-9_-]*){0,6}$`)

@@ -2,8 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +20,7 @@ import (
 )
 
 func scheduleCommand() *cobra.Command {
-	client := &adminClient{http: &http.Client{Timeout: 10 * time.Second}}
+	client := &adminClient{http: new(http.Client)}
 	cmd := &cobra.Command{
 		Use: "schedule", Short: "Start sagas at set times: list, show, create, pause, resume, trigger, backfill, delete",
 	}
@@ -229,9 +227,9 @@ func scheduleCreateCommand(client *adminClient) *cobra.Command {
 				}
 				return printJSON(cmd.OutOrStdout(), schedule.NextList{Next: next}, "json")
 			}
-			condition := "If-None-Match"
+			condition := "If-None-Match: *"
 			if replace {
-				condition = "If-Match"
+				condition = "If-Match: *"
 			}
 			return client.change(cmd, http.MethodPut, schedulePath(s.ID), condition, s, output)
 		},
@@ -356,7 +354,7 @@ func scheduleDeleteCommand(client *adminClient) *cobra.Command {
 	return &cobra.Command{
 		Use: "delete ID", Short: "Delete a schedule; sagas that it has started go on", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return client.call(cmd.Context(), http.MethodDelete, schedulePath(args[0]), "If-Match", nil, nil)
+			return client.call(cmd.Context(), http.MethodDelete, schedulePath(args[0]), "If-Match: *", nil, nil)
 		},
 	}
 }
@@ -371,56 +369,4 @@ func (c *adminClient) change(cmd *cobra.Command, method, path, condition string,
 		return printSchedules(cmd.OutOrStdout(), []schedule.Record{record}, output)
 	}
 	return printJSON(cmd.OutOrStdout(), record, output)
-}
-
-// call sends a request with a JSON body, and with the condition * where one is
-// named, and decodes the answer.
-func (c *adminClient) call(ctx context.Context, method, path, condition string, body, into any) error {
-	var content bytes.Buffer
-	if body != nil {
-		if err := json.NewEncoder(&content).Encode(body); err != nil {
-			return failure{wire.ExitUsage, err, ""}
-		}
-	}
-	request, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(c.base, "/")+path, &content)
-	if err != nil {
-		return failure{wire.ExitUsage, err, "--admin wants a URL such as http://127.0.0.1:8081"}
-	}
-	request.Header.Set("Content-Type", "application/json")
-	if condition != "" {
-		request.Header.Set(condition, "*")
-	}
-	response, err := c.http.Do(request)
-	if err != nil {
-		return failure{
-			wire.ExitUnreachable, fmt.Errorf("no admin API at %s: %w", c.base, errors.Unwrap(err)),
-			"start one with: countermand dev, or name it with --admin URL",
-		}
-	}
-	defer func() { _ = response.Body.Close() }()
-	if response.StatusCode < 300 {
-		if into == nil {
-			return nil
-		}
-		if err := json.NewDecoder(response.Body).Decode(into); err != nil {
-			return fmt.Errorf("answer of the admin API: %w", err)
-		}
-		return nil
-	}
-	var problem struct{ Code, Detail string }
-	if err := json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(&problem); err != nil {
-		return failure{wire.ExitFailed, fmt.Errorf("the admin API answered %s", response.Status), "is --admin the admin listener of an engine?"}
-	}
-	f := failure{wire.ExitFailed, fmt.Errorf("%s: %s", problem.Code, problem.Detail), ""}
-	switch {
-	case response.StatusCode == http.StatusNotFound:
-		f.code = exitNotFound
-	case response.StatusCode == http.StatusBadRequest || response.StatusCode == http.StatusUnprocessableEntity:
-		f.code = wire.ExitUsage
-	case problem.Code == "schedule_exists":
-		f.fix = "replace it with --replace"
-	case problem.Code == "saga_running":
-		f.fix = "start another one with --force"
-	}
-	return f
 }

@@ -49,6 +49,8 @@ type SignalInput struct {
 	ID   string // of the event
 	Type string // of the fact
 	Data []byte
+	// Order is set when an operator sent it, and kept in the saga's history.
+	Order *Order
 }
 
 // LocalInput tells how the attempt of a local step ended.

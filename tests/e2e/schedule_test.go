@@ -114,7 +114,7 @@ func TestAnOperatorRulesASchedule(t *testing.T) {
 		code int
 		says string
 	}{
-		"a second one":        {[]string{"create", id, "--every", "1h", "--command", "shop.checkout.request.v1"}, 1, "fix: replace it with --replace"},
+		"a second one":        {[]string{"create", id, "--every", "1h", "--command", "shop.checkout.request.v1"}, 5, "fix: replace it with --replace"},
 		"an unknown command":  {[]string{"create", "e2e-x", "--every", "1h", "--command", "shop.chekout.request.v1"}, 2, "shop.checkout.request.v1"},
 		"a bad expression":    {[]string{"create", "e2e-x", "--cron", "0 25 * * *", "--command", "shop.checkout.request.v1"}, 2, "when.cron"},
 		"an unknown schedule": {[]string{"trigger", "e2e-nothing"}, 4, "schedule_not_found"},
@@ -132,7 +132,7 @@ func TestAnOperatorRulesASchedule(t *testing.T) {
 	if triggered.Code != 0 || saga == "" {
 		t.Fatalf("trigger ended %+v", triggered)
 	}
-	if result := countermand(t, "schedule", "trigger", id); result.Code != 1 || !strings.Contains(result.Stderr, "--force") {
+	if result := countermand(t, "schedule", "trigger", id); result.Code != 5 || !strings.Contains(result.Stderr, "--force") {
 		t.Errorf("a second trigger while the saga runs ended %+v", result)
 	}
 	completed(t, saga)
