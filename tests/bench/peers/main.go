@@ -44,7 +44,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	)
 	flags.SetOutput(stderr)
 	flags.DurationVar(&opts.duration, "duration", 10*time.Second, "length of each measured phase")
-	flags.IntVar(&opts.rounds, "rounds", 1, "go round all engines this often and take each one's median run: for busy machines")
+	flags.IntVar(&opts.rounds, "rounds", 1, "go round all engines this often and take each one's median run, of two the faster: for busy machines")
 	flags.StringVar(&opts.only, "only", "", "only these, by commas: "+strings.Join(engineNames(), ", ")+"; ratios need more than one")
 	flags.BoolVar(&asJSON, "json", false, "print one JSON object")
 	if err := flags.Parse(args); err != nil {
