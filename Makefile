@@ -142,11 +142,12 @@ bench: ## Run the benchmark NAME on servers it starts itself
 	@go run ./tests/bench $(NAME) $(ARGS)
 
 # A module of its own outside the workspace, so that nothing else here downloads
-# the engines that it compares with.
+# the engines that it compares with. Nothing keeps its go.mod tidy when the modules
+# that it uses change, hence -mod=mod.
 .PHONY: bench-peers
 bench-peers: ## Run checkout-3 on this engine, DBOS and River, on one Postgres, and print the ratios
 	@echo 'Downloading and compiling the peers, then several minutes of load; the figures come at the end.' >&2
-	@cd tests/bench/peers && GOWORK=off go run . $(ARGS)
+	@cd tests/bench/peers && GOWORK=off go run -mod=mod . $(ARGS)
 
 .PHONY: generate
 generate: ## Write again what is generated from code, such as the JSON Schemas of the contracts
