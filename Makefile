@@ -6,15 +6,17 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 
-MODULES := events platform platform/embedded sagas services/order services/payment services/inventory cmd tests
+MODULES := events platform platform/embedded platform/broker/kafkatest sagas services/order services/payment services/inventory cmd tests
 BINARIES := countermand gateway engine order payment inventory
 LINT_VERSION := v2.15.0
 LINT := bin/golangci-lint-$(LINT_VERSION)
 
 # Settings, given as "make test RACE=0": RACE=0 runs the tests without the race
-# detector, TEST_FLAGS are more flags of go test, NAME is the benchmark to run and
-# ARGS are more flags of demo, dev and bench.
+# detector, TEST_FLAGS are more flags of go test, NAME is the benchmark to run,
+# ARGS are more flags of demo, dev and bench, and KAFKA=real or KAFKA=fake has
+# test-kafka accept no other.
 RACE ?= 1
+KAFKA ?=
 TEST_FLAGS ?=
 NAME ?= checkout
 ARGS ?=
@@ -55,6 +57,18 @@ test: ## Run all tests, with a real PostgreSQL and NATS that it starts itself
 		code=0; \
 		go test $(RACE_FLAG) -timeout 10m $(TEST_FLAGS) $(call packages,$(filter-out tests,$(MODULES))) || code=$$?; \
 		go test -count=1 -timeout 10m $(TEST_FLAGS) $(call packages,tests) || code=$$?; \
+		exit $$code'
+
+.PHONY: kafka
+kafka: ## Run a real Apache Kafka of one node until interrupted; needs Java 17 and Maven
+	@go run ./platform/broker/kafkatest/cmd/withkafka -real
+
+.PHONY: test-kafka
+test-kafka: ## Run the broker's suites and the end-to-end tests on Apache Kafka, or on a fake
+	@go run ./platform/broker/kafkatest/cmd/withkafka $(KAFKA:%=-%) -- bash -c '\
+		code=0; \
+		go test $(RACE_FLAG) -count=1 -timeout 10m $(TEST_FLAGS) ./platform/broker/kafkatest/... || code=$$?; \
+		go test -count=1 -timeout 10m $(TEST_FLAGS) ./tests/e2e/... || code=$$?; \
 		exit $$code'
 
 .PHONY: test-short
@@ -103,6 +117,7 @@ fences: ## Check the direction of imports; deleting the samples may break cmd an
 	$(call fence,events,platform|sagas|services|cmd|tests,contracts know only words)
 	$(call fence,platform,events/shop|sagas|services|cmd|tests,users keep the platform and delete the samples)
 	$(call fence,platform/embedded,events/shop|sagas|services|cmd|tests,users keep the platform and delete the samples)
+	$(call fence,platform/broker/kafkatest,events/shop|sagas|services|cmd|tests,users keep the platform and delete the samples)
 	$(call fence,sagas,services|cmd|tests,sagas and services share only words)
 	$(call fence,services/order,sagas|services/payment|services/inventory|cmd|tests,services share only words)
 	$(call fence,services/payment,sagas|services/order|services/inventory|cmd|tests,services share only words)
@@ -114,6 +129,13 @@ fences: ## Check the direction of imports; deleting the samples may break cmd an
 bench: ## Run the benchmark NAME on servers it starts itself
 	@echo 'Compiling and starting servers; the figures come at the end.'
 	@go run ./tests/bench $(NAME) $(ARGS)
+
+# A module of its own outside the workspace, so that nothing else here downloads
+# the engines that it compares with.
+.PHONY: bench-peers
+bench-peers: ## Run checkout-3 on this engine, DBOS and River, on one Postgres, and print the ratios
+	@echo 'Downloading and compiling the peers, then several minutes of load; the figures come at the end.' >&2
+	@cd tests/bench/peers && GOWORK=off go run . $(ARGS)
 
 .PHONY: generate
 generate: ## Write again what is generated from code, such as the JSON Schemas of the contracts

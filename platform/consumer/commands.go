@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.opentelemetry.io/otel"
@@ -20,7 +19,6 @@ import (
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/outbox"
-	"github.com/countermand/countermand/platform/postgres"
 	"github.com/countermand/countermand/platform/telemetry"
 )
 
@@ -32,10 +30,22 @@ type CommandsConfig struct {
 	// AttemptsMax is how often a delivery is tried before it becomes a dead
 	// letter: 10 by default, about a minute and a half with the default backoff.
 	AttemptsMax int
-	// Wake is called after each commit, to wake the outbox relay; nil: nobody.
-	Wake   func()
-	Tracer trace.Tracer // nil: the global provider's
-	Logger *slog.Logger
+	// Wake is called after each commit that wrote to the outbox, to wake its relay;
+	// nil: nobody.
+	Wake func()
+	// Replies sends replies when their transaction has committed, such as a
+	// [broker.Dispatcher] does, from memory: a command whose reply is lost comes
+	// again, and is answered again by the inbox. Nil: replies go through the outbox,
+	// which costs a row and a hop each. Facts always go through the outbox.
+	Replies Sender
+	Tracer  trace.Tracer // nil: the global provider's
+	Logger  *slog.Logger
+}
+
+// Sender takes messages that may be lost when the process dies. It keeps their
+// order within a partition key.
+type Sender interface {
+	Send(messages ...broker.Message)
 }
 
 // Commands is the [Processor] of a participant: it obeys commands with typed
@@ -83,58 +93,94 @@ func (c *Commands) Topics() []events.Topic { return slices.Clone(c.topics) }
 
 // Process implements [Processor].
 func (c *Commands) Process(ctx context.Context, batch *Batch) error {
-	wake := false
-	err := postgres.InTx(ctx, c.pool, func(tx pgx.Tx) error {
-		work, err := c.begin(ctx, tx, batch)
-		if err != nil {
-			return err
-		}
-		for i := range batch.Deliveries {
-			if batch.Skip(i) {
-				continue
-			}
-			if err := work.deliver(ctx, i); err != nil {
-				return err
-			}
-		}
-		wake = len(work.out) > 0
-		return work.flush(ctx)
-	})
-	if err == nil && wake {
-		c.config.Wake()
+	err := c.process(ctx, batch, len(batch.Deliveries) > 1)
+	if errors.Is(err, errTogether) {
+		batch.reset()
+		err = c.process(ctx, batch, false)
 	}
 	return err
+}
+
+func (c *Commands) process(ctx context.Context, batch *Batch, together bool) error {
+	conn, err := c.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("begin transaction: %w", err)
+	}
+	defer conn.Release()
+	w := &work{Commands: c, tx: &transaction{conn: conn}, batch: batch}
+	if together {
+		w.held, w.heldKeys = make(map[string]string), make(map[[16]byte]bool)
+	}
+	committed := false
+	defer func() {
+		if !committed {
+			_ = w.tx.rollback(ctx) // the server does it when the connection is gone
+		}
+	}()
+	if err := w.begin(ctx); err != nil {
+		return err
+	}
+	for i := range batch.Deliveries {
+		if batch.Skip(i) {
+			continue
+		}
+		if err := w.deliver(ctx, i); err != nil {
+			return err
+		}
+	}
+	if err := w.handleGroups(ctx); err != nil {
+		return err
+	}
+	if err := w.commit(ctx); err != nil {
+		return err
+	}
+	committed = true
+	if len(w.out) > 0 {
+		c.config.Wake()
+	}
+	if len(w.replies) > 0 {
+		c.config.Replies.Send(w.replies...)
+	}
+	return nil
 }
 
 // work is one batch in one transaction.
 type work struct {
 	*Commands
-	tx    pgx.Tx
-	batch *Batch
-	inbox inbox
-	out   []broker.Message
-	dead  []deadLetter
+	tx      *transaction
+	batch   *Batch
+	inbox   inbox
+	out     []broker.Message // through the outbox
+	replies []broker.Message // from memory
+	dead    []deadLetter
 	// guarded says that the transaction holds the savepoint of an earlier delivery.
 	guarded bool
+	// groups wait to be handled together; held are their partition keys with the
+	// command's type, and heldKeys those of their inbox entries. Without held,
+	// every delivery is handled by itself.
+	groups   []*group
+	held     map[string]string
+	heldKeys map[[16]byte]bool
 }
 
-func (c *Commands) begin(ctx context.Context, tx pgx.Tx, batch *Batch) (*work, error) {
-	keys := make([]uuid.UUID, 0, len(batch.Deliveries))
-	for i := range batch.Deliveries {
-		e := &batch.Deliveries[i].Event
-		keys = append(keys, c.key(e.Source, e.ID))
+// begin starts the transaction and loads what the inbox knows of the batch.
+func (w *work) begin(ctx context.Context) error {
+	keys := make([][16]byte, 0, len(w.batch.Deliveries))
+	for i := range w.batch.Deliveries {
+		e := &w.batch.Deliveries[i].Event
+		keys = append(keys, w.key(e.Source, e.ID))
 		if e.Undoes != "" {
-			keys = append(keys, c.key(e.Source, e.Undoes))
+			keys = append(keys, w.key(e.Source, e.Undoes))
 		}
 	}
-	found, err := loadInbox(ctx, tx, keys)
-	if err != nil {
-		return nil, err
+	w.inbox = make(inbox, len(keys))
+	if err := w.tx.begin(ctx, func(batch *pgx.Batch) { w.inbox.load(batch, keys) }); err != nil {
+		return fmt.Errorf("load inbox: %w", err)
 	}
-	return &work{Commands: c, tx: tx, batch: batch, inbox: found}, nil
+	return nil
 }
 
-func (c *Commands) key(source, id string) uuid.UUID { return inboxKey(c.config.Name, source, id) }
+func (c *Commands) key(source, id string) [16]byte { return inboxKey(c.config.Name, source, id) }
 
 // deliver handles delivery i. Its error fails the whole transaction; a failure
 // of this delivery alone is told to the batch.
@@ -159,6 +205,9 @@ func (w *work) deliver(ctx context.Context, i int) error {
 	}
 	e := &d.Event
 	key := w.key(e.Source, e.ID)
+	if err := w.yield(ctx, e, key); err != nil {
+		return err
+	}
 	if entry, seen := w.inbox[key]; seen {
 		if err := w.again(ctx, e, entry); err != nil {
 			return err
@@ -168,6 +217,10 @@ func (w *work) deliver(ctx context.Context, i int) error {
 	}
 	if e.Undoes != "" && !w.mustUndo(e) {
 		return w.conclude(ctx, i, key, statusReplied, handler.zeroReply(), nil, nil)
+	}
+	if handler.all != nil && w.held != nil {
+		w.hold(i, key, handler)
+		return nil
 	}
 	return w.run(ctx, i, key, handler)
 }
@@ -192,7 +245,19 @@ func (w *work) again(ctx context.Context, e *events.Event, seen *entry) error {
 	if err != nil {
 		return err
 	}
-	w.out = append(w.out, broker.Message{Topic: events.Topic(e.ReplyTo), PublishID: events.NewID(), Event: reply})
+	return w.reply(broker.Message{Topic: events.Topic(e.ReplyTo), PublishID: events.NewID(), Event: reply})
+}
+
+// reply queues a reply.
+func (w *work) reply(m broker.Message) error {
+	if w.config.Replies == nil {
+		w.out = append(w.out, m)
+		return nil
+	}
+	if err := outbox.Check(&m); err != nil {
+		return fmt.Errorf("reply to %s: %w", m.Event.CausationID, err)
+	}
+	w.replies = append(w.replies, m)
 	return nil
 }
 
@@ -223,40 +288,46 @@ func (w *work) mustUndo(e *events.Event) bool {
 
 // run calls the handler inside a savepoint, so that its end decides over its
 // writes alone.
-func (w *work) run(ctx context.Context, i int, key uuid.UUID, handler Handler) error {
+func (w *work) run(ctx context.Context, i int, key [16]byte, handler Handler) error {
 	e := &w.batch.Deliveries[i].Event
 	ctx, span := telemetry.StartConsume(ctx, w.config.Tracer, w.config.Name, e)
 	defer span.End()
 	s := &scope{consumer: w.config.Name, event: e}
-	guard := &deliveryTx{Tx: w.tx, ctx: ctx, nested: w.guarded}
+	guard := &deliveryTx{Tx: w.tx, ctx: ctx, nested: w.guarded, alone: len(w.batch.Deliveries) == 1}
 	number, _ := w.batch.Attempt(i)
-	if number > 1 { // what cost the first attempt its savepoint must not cost this one
+	if number > 1 && !guard.alone { // what cost the first attempt its savepoint must not cost this one
 		guard.ahead(ctx)
 	}
 	reply, err := w.call(context.WithValue(ctx, scopeKey{}, s), handler, guard, e)
 
-	var rejection *events.Rejection
 	w.guarded = w.guarded || guard.opened
-	if (err == nil || errors.Is(err, ErrDeferred)) && w.tx.Conn().PgConn().TxStatus() == 'E' {
+	if (err == nil || errors.Is(err, ErrDeferred)) && w.tx.status() == 'E' {
 		err = errors.New("the handler passed over the error of a statement")
 	}
-	switch {
-	case err == nil || errors.Is(err, ErrDeferred):
-	case guard.opened:
-		if _, err := w.tx.Exec(ctx, "rollback to savepoint delivery", pgx.QueryExecModeSimpleProtocol); err != nil {
-			return fmt.Errorf("rollback to savepoint: %w", err)
+	if err != nil && !errors.Is(err, ErrDeferred) {
+		if backErr := w.takeBack(ctx, guard, e, err); backErr != nil {
+			return backErr
 		}
-	case guard.failed:
-		// There is no savepoint but that of the delivery before. The cause is not
-		// wrapped: it is the handler's, and must not pass for one of the platform's.
-		return fmt.Errorf("handle %s: no savepoint to return to: %s", e.Type, err.Error())
 	}
-	var terminal *terminalError
+	return w.end(ctx, span, i, key, handler, reply, err, s.emitted)
+}
+
+// end takes in how the handler of delivery i has ended. What it wrote is in the
+// transaction when err is nil or ErrDeferred, and not otherwise.
+func (w *work) end(ctx context.Context, span trace.Span, i int, key [16]byte, handler Handler,
+	reply []byte, err error, emitted []broker.Message,
+) error {
+	e := &w.batch.Deliveries[i].Event
+	number, _ := w.batch.Attempt(i)
+	var (
+		rejection *events.Rejection
+		terminal  *terminalError
+	)
 	switch {
 	case err == nil:
-		return w.conclude(ctx, i, key, statusReplied, reply, nil, s.emitted)
+		return w.conclude(ctx, i, key, statusReplied, reply, nil, emitted)
 	case errors.Is(err, ErrDeferred):
-		w.out = append(w.out, s.emitted...)
+		w.out = append(w.out, emitted...)
 		w.inbox.set(key, statusDeferred, events.AppendAttributes(nil, e), nil)
 		if e.Undoes != "" {
 			w.revoke(e)
@@ -281,6 +352,26 @@ func (w *work) run(ctx context.Context, i int, key uuid.UUID, handler Handler) e
 	}
 }
 
+// takeBack undoes what a handler that ended in cause has written.
+func (w *work) takeBack(ctx context.Context, guard *deliveryTx, e *events.Event, cause error) error {
+	switch {
+	case guard.alone && guard.used: // nobody else's writes are in the transaction
+		if err := w.tx.rollback(ctx); err != nil {
+			return err
+		}
+		return w.begin(ctx)
+	case guard.opened:
+		if _, err := w.tx.Exec(ctx, "rollback to savepoint delivery", pgx.QueryExecModeSimpleProtocol); err != nil {
+			return fmt.Errorf("rollback to savepoint: %w", err)
+		}
+	case guard.failed:
+		// There is no savepoint but that of the delivery before. The cause is not
+		// wrapped: it is the handler's, and must not pass for one of the platform's.
+		return fmt.Errorf("handle %s: no savepoint to return to: %s", e.Type, cause.Error())
+	}
+	return nil
+}
+
 func (w *work) call(ctx context.Context, handler Handler, tx pgx.Tx, e *events.Event) (reply []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -291,7 +382,7 @@ func (w *work) call(ctx context.Context, handler Handler, tx pgx.Tx, e *events.E
 }
 
 // conclude records how the command ended and queues its reply.
-func (w *work) conclude(ctx context.Context, i int, key uuid.UUID, status string, data []byte,
+func (w *work) conclude(ctx context.Context, i int, key [16]byte, status string, data []byte,
 	rejection *events.Rejection, emitted []broker.Message,
 ) error {
 	e := &w.batch.Deliveries[i].Event
@@ -308,7 +399,9 @@ func (w *work) conclude(ctx context.Context, i int, key uuid.UUID, status string
 		if err != nil {
 			return err
 		}
-		w.out = append(w.out, broker.Message{Topic: events.Topic(e.ReplyTo), PublishID: reply.ID, Event: reply})
+		if err := w.reply(broker.Message{Topic: events.Topic(e.ReplyTo), PublishID: reply.ID, Event: reply}); err != nil {
+			return err
+		}
 	}
 	w.out = append(w.out, emitted...)
 	w.inbox.set(key, status, nil, answer)
@@ -340,20 +433,21 @@ func (w *work) revoke(e *events.Event) {
 
 func (w *work) source() string { return "/" + w.config.Name }
 
-// flush sends everything the batch left to write in one round trip.
-func (w *work) flush(ctx context.Context) error {
+// commit sends everything the batch left to write, and the commit, in one round
+// trip.
+func (w *work) commit(ctx context.Context) error {
 	var batch pgx.Batch
-	w.inbox.queue(&batch)
+	if w.inbox.queueChanged(&batch) { // must be checked here before the commit is sent
+		if err := w.tx.SendBatch(ctx, &batch).Close(); err != nil {
+			return fmt.Errorf("store inbox: %w", err)
+		}
+		batch = pgx.Batch{}
+	}
+	w.inbox.queueFresh(&batch)
 	queueDeadLetters(&batch, w.config.Name, w.dead)
 	if err := outbox.Queue(&batch, w.out...); err != nil {
 		return err
 	}
 	w.batch.QueuePositions(&batch)
-	if batch.Len() == 0 {
-		return nil
-	}
-	if err := w.tx.SendBatch(ctx, &batch).Close(); err != nil {
-		return fmt.Errorf("store batch: %w", err)
-	}
-	return nil
+	return w.tx.commit(ctx, &batch)
 }

@@ -1,9 +1,7 @@
 package consumer
 
 import (
-	"context"
 	"errors"
-	"fmt"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -32,35 +30,31 @@ type entry struct {
 // inboxKey is the identity of an event for a consumer. CloudEvents makes source
 // and id together unique, so both are in it.
 func inboxKey(consumer, source, id string) uuid.UUID {
-	return uuid.MustParse(events.DeriveID(consumer, source, id))
+	return events.DeriveUUID(consumer, source, id)
 }
 
-// inbox is the part of the table that one batch touches.
-type inbox map[uuid.UUID]*entry
+// inbox is the part of the table that one batch touches. Keys are arrays and not
+// uuid.UUID, which pgx would encode by way of their text.
+type inbox map[[16]byte]*entry
 
-func loadInbox(ctx context.Context, tx pgx.Tx, keys []uuid.UUID) (inbox, error) {
-	rows, err := tx.Query(ctx, "select key, status, command, answer from inbox where key = any($1)", keys)
-	if err != nil {
-		return nil, fmt.Errorf("load inbox: %w", err)
-	}
-	found := make(inbox, len(keys))
-	var (
-		key             uuid.UUID
-		status          string
-		command, answer []byte
-	)
-	_, err = pgx.ForEachRow(rows, []any{&key, &status, &command, &answer}, func() error {
-		found[key] = &entry{status: status, command: command, answer: answer, stored: true}
-		command, answer = nil, nil // the next row must not reuse their arrays
-		return nil
+// load queues the query for what is stored of those keys.
+func (in inbox) load(batch *pgx.Batch, keys [][16]byte) {
+	batch.Queue("select key, status, command, answer from inbox where key = any($1)", keys).Query(func(rows pgx.Rows) error {
+		var (
+			key             [16]byte
+			status          string
+			command, answer []byte
+		)
+		_, err := pgx.ForEachRow(rows, []any{&key, &status, &command, &answer}, func() error {
+			in[key] = &entry{status: status, command: command, answer: answer, stored: true}
+			command, answer = nil, nil // the next row must not reuse their arrays
+			return nil
+		})
+		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("load inbox: %w", err)
-	}
-	return found, nil
 }
 
-func (in inbox) set(key uuid.UUID, status string, command, answer []byte) {
+func (in inbox) set(key [16]byte, status string, command, answer []byte) {
 	e, ok := in[key]
 	if !ok {
 		e = &entry{}
@@ -73,47 +67,63 @@ func (in inbox) set(key uuid.UUID, status string, command, answer []byte) {
 // the effects of its reply.
 var errOvertaken = errors.New("a deferred command was replied to while it was undone")
 
-// queue adds the statements that store what changed. New entries are inserted
-// without "on conflict": were one there already, another process would have
-// handled the same command, and this transaction must fail. What changes is
-// always a deferred command that was undone; when its reply was committed since
-// the inbox was loaded, this transaction must fail as well.
-func (in inbox) queue(batch *pgx.Batch) {
-	type columns struct {
-		keys     []uuid.UUID
-		statuses []string
-		commands [][]byte
-		answers  [][]byte
-	}
-	var fresh, changed columns
-	for key, e := range in {
-		if !e.fresh {
-			continue
-		}
-		c := &fresh
-		if e.stored {
-			c = &changed
-		}
-		c.keys, c.statuses = append(c.keys, key), append(c.statuses, e.status)
-		c.commands, c.answers = append(c.commands, e.command), append(c.answers, e.answer)
-	}
-	if len(fresh.keys) > 0 {
+// queueFresh adds the statement that stores new entries. They are inserted without
+// "on conflict": were one there already, another process would have handled the
+// same command, and this transaction must fail.
+func (in inbox) queueFresh(batch *pgx.Batch) {
+	c := in.columns(false)
+	switch len(c.keys) {
+	case 0:
+	case 1:
+		batch.Queue("insert into inbox (key, status, command, answer) values ($1, $2, $3, $4)",
+			c.keys[0], c.statuses[0], c.commands[0], c.answers[0])
+	default:
 		batch.Queue(`
 			insert into inbox (key, status, command, answer)
 			select * from unnest($1::uuid[], $2::text[], $3::bytea[], $4::bytea[])`,
-			fresh.keys, fresh.statuses, fresh.commands, fresh.answers)
+			c.keys, c.statuses, c.commands, c.answers)
 	}
-	if len(changed.keys) > 0 {
-		batch.Queue(`
-			update inbox set status = c.status, answer = c.answer
-			from unnest($1::uuid[], $2::text[], $3::bytea[]) as c (key, status, answer)
-			where inbox.key = c.key and inbox.status = 'deferred'`,
-			changed.keys, changed.statuses, changed.answers,
-		).Exec(func(tag pgconn.CommandTag) error {
-			if tag.RowsAffected() != int64(len(changed.keys)) {
-				return errOvertaken
-			}
-			return nil
-		})
+}
+
+// queueChanged adds the statement that stores changed entries and reports whether
+// there are any. What changes is always a deferred command that was undone; when
+// its reply was committed since the inbox was loaded, the batch's results hold
+// errOvertaken and the transaction must not be committed.
+func (in inbox) queueChanged(batch *pgx.Batch) bool {
+	c := in.columns(true)
+	if len(c.keys) == 0 {
+		return false
 	}
+	batch.Queue(`
+		update inbox set status = c.status, answer = c.answer
+		from unnest($1::uuid[], $2::text[], $3::bytea[]) as c (key, status, answer)
+		where inbox.key = c.key and inbox.status = 'deferred'`,
+		c.keys, c.statuses, c.answers,
+	).Exec(func(tag pgconn.CommandTag) error {
+		if tag.RowsAffected() != int64(len(c.keys)) {
+			return errOvertaken
+		}
+		return nil
+	})
+	return true
+}
+
+// columns are entries by column.
+type columns struct {
+	keys     [][16]byte
+	statuses []string
+	commands [][]byte
+	answers  [][]byte
+}
+
+// columns returns the entries to be written, of those that are stored already or
+// of those that are not.
+func (in inbox) columns(stored bool) (c columns) {
+	for key, e := range in {
+		if e.fresh && e.stored == stored {
+			c.keys, c.statuses = append(c.keys, key), append(c.statuses, e.status)
+			c.commands, c.answers = append(c.commands, e.command), append(c.answers, e.answer)
+		}
+	}
+	return c
 }

@@ -168,15 +168,7 @@ func (r *rig) processor(wake func(), attemptsMax int, more ...consumer.Handler) 
 
 func (r *rig) processorOn(pool *pgxpool.Pool, wake func(), attemptsMax int, more ...consumer.Handler) *consumer.Commands {
 	r.t.Helper()
-	handlers := append(more,
-		consumer.Handle(reserve, func(ctx context.Context, tx pgx.Tx, request item) (ticket, error) {
-			number, err := r.handle(ctx, tx, "reserve", request)
-			return ticket{number}, err
-		}),
-		consumer.Handle(release, func(ctx context.Context, tx pgx.Tx, request item) (events.None, error) {
-			_, err := r.handle(ctx, tx, "release", request)
-			return events.None{}, err
-		}))
+	handlers := append(more, r.handlers()...)
 	commands, err := consumer.NewCommands(pool, consumer.CommandsConfig{
 		Name: name, AttemptsMax: attemptsMax, Wake: wake, Logger: r.logger,
 	}, handlers...)
@@ -184,6 +176,19 @@ func (r *rig) processorOn(pool *pgxpool.Pool, wake func(), attemptsMax int, more
 		r.t.Fatal(err)
 	}
 	return commands
+}
+
+func (r *rig) handlers() []consumer.Handler {
+	return []consumer.Handler{
+		consumer.Handle(reserve, func(ctx context.Context, tx pgx.Tx, request item) (ticket, error) {
+			number, err := r.handle(ctx, tx, "reserve", request)
+			return ticket{number}, err
+		}),
+		consumer.Handle(release, func(ctx context.Context, tx pgx.Tx, request item) (events.None, error) {
+			_, err := r.handle(ctx, tx, "release", request)
+			return events.None{}, err
+		}),
+	}
 }
 
 func (r *rig) handle(ctx context.Context, tx pgx.Tx, verb string, request item) (number int, err error) {

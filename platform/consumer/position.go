@@ -12,6 +12,13 @@ import (
 	"github.com/countermand/countermand/platform/broker"
 )
 
+// SessionParams are settings for the connections of a participant's pool. The
+// statements of this package and most of a participant's look rows up by key, and
+// are planned once: a plan for the very values costs as much as running it.
+func SessionParams() map[string]string {
+	return map[string]string{"plan_cache_mode": "force_generic_plan"}
+}
+
 // loadPositions returns the stored positions of those partitions, creating the
 // ones that are missing. A topic that was made anew since (its epoch changed)
 // begins at its start; the inbox recognises what was handled before.

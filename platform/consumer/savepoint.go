@@ -10,10 +10,13 @@ import (
 // deliveryTx is the transaction as the handler of one delivery sees it. It opens
 // a savepoint together with the handler's first statement, in the same round
 // trip, so that the delivery's writes can be rolled back alone. The savepoint of
-// the delivery before is released first: they never nest.
+// the delivery before is released first: they never nest. A delivery that is
+// alone in its transaction needs none.
 type deliveryTx struct {
 	pgx.Tx
 	ctx    context.Context // of the delivery, for the methods that take none
+	alone  bool            // there is no other delivery in the transaction
+	used   bool            // the handler may have written
 	nested bool            // there is an earlier delivery's savepoint to release
 	opened bool            // the savepoint is there, as the server has confirmed
 	failed bool            // it may not be: the first statement failed, perhaps before it
@@ -60,13 +63,19 @@ func joins(args []any) bool {
 	return true
 }
 
+// through reports that a statement needs no savepoint before it.
+func (t *deliveryTx) through() bool {
+	t.used = true
+	return t.alone || t.opened
+}
+
 // Exec implements [pgx.Tx].
 func (t *deliveryTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	if !joins(args) {
 		t.ahead(ctx)
 		return t.Tx.Exec(ctx, sql, args...)
 	}
-	if t.opened {
+	if t.through() {
 		return t.Tx.Exec(ctx, sql, args...)
 	}
 	results := t.first(ctx, sql, args)
@@ -82,7 +91,7 @@ func (t *deliveryTx) Query(ctx context.Context, sql string, args ...any) (pgx.Ro
 	if len(args) > 0 && !joins(args) {
 		t.ahead(ctx)
 	}
-	if t.opened {
+	if t.through() {
 		return t.Tx.Query(ctx, sql, args...)
 	}
 	results := t.first(ctx, sql, args)
@@ -99,7 +108,7 @@ func (t *deliveryTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.
 	if len(args) > 0 && !joins(args) {
 		t.ahead(ctx)
 	}
-	if t.opened {
+	if t.through() {
 		return t.Tx.QueryRow(ctx, sql, args...)
 	}
 	return batchRow{t.first(ctx, sql, args)}
@@ -151,7 +160,7 @@ func (t *deliveryTx) Rollback(context.Context) error { return errNotYours }
 // ahead opens the savepoint by itself. An error aborts the transaction, which
 // the statement after it reports.
 func (t *deliveryTx) ahead(ctx context.Context) {
-	if t.opened {
+	if t.through() {
 		return
 	}
 	var batch pgx.Batch

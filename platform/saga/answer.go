@@ -1,7 +1,7 @@
 package saga
 
 import (
-	"fmt"
+	"encoding/json"
 	"slices"
 
 	"github.com/countermand/countermand/events"
@@ -89,12 +89,13 @@ func (d *decision) rejected(n *node, record *StepRecord, rejection *events.Rejec
 // repeated, since it would get the same answer.
 func (d *decision) refused(record *StepRecord, rejection *events.Rejection, why string) {
 	call := record.call()
-	if d.troubled(record) && call.RetryAt.IsZero() {
+	if call.RetryAt.IsZero() {
 		return // a copy of the rejection
 	}
 	d.applied = true
 	call.settled(nil)
-	d.Trouble = &Failure{Step: record.Name, Code: rejection.Code, Message: clip(why + rejection.Message)}
+	call.Error, record.Code = clip(why+rejection.Message), rejection.Code
+	d.Trouble = trouble(record)
 }
 
 // signalsMax bounds what a saga keeps for later.
@@ -113,7 +114,8 @@ func (d *decision) signal(input SignalInput) {
 		return
 	}
 	for i := range d.Steps { // one that was taken already
-		if d.Steps[i].Kind == string(kindAwait) && string(d.Steps[i].Do.Request) == fmt.Sprintf("%q", input.ID) {
+		var taken string
+		if d.Steps[i].Kind == string(kindAwait) && json.Unmarshal(d.Steps[i].Do.Request, &taken) == nil && taken == input.ID {
 			return
 		}
 	}

@@ -24,6 +24,7 @@ type Program struct {
 	Deadline  time.Duration
 	Retention time.Duration
 
+	start      events.Descriptor
 	begin      func(id string, request []byte) (any, error)
 	result     func(state any) ([]byte, error)
 	decode     func(state []byte) (any, error)
@@ -33,6 +34,8 @@ type Program struct {
 	root       *node
 	nodes      map[string]*node // the named ones
 	order      []*node          // the named ones, as they are written
+	locks      bool             // it has locks
+	patience   time.Duration    // the shortest pause before a command is repeated
 }
 
 // takeover is a Takeover without its type parameter.
@@ -121,7 +124,7 @@ func (d Definition[S]) Compile() (*Program, error) {
 	p := &Program{
 		Name: d.Name, Version: d.Version, StartType: d.Start.command.Type, Topic: d.Start.command.Topic,
 		Deadline: d.Deadline, Retention: or(d.Retention, 30*24*time.Hour),
-		begin: d.Start.begin, result: d.Start.result, takes: make(map[int]takeover),
+		start: d.Start.command, begin: d.Start.begin, result: d.Start.result, takes: make(map[int]takeover),
 		decode: decodeAs[S], encode: encodeJSON,
 	}
 	if d.Attributes != nil {
@@ -134,10 +137,18 @@ func (d Definition[S]) Compile() (*Program, error) {
 		}
 		p.takes[t.version] = takeover{t.state, t.nodes}
 	}
-	if d.Flow != nil {
-		p.root = d.Flow.compile(typed[S]{c})
+	p.root = &node{kind: kindSequence}
+	if limit := d.Limit.compile(c); limit != nil {
+		p.root.add(limit)
 	}
-	if len(c.order) == 0 {
+	limited := len(c.order)
+	if d.Flow != nil {
+		p.root.add(d.Flow.compile(typed[S]{c}))
+	}
+	if len(p.root.children) == 1 {
+		p.root = p.root.children[0]
+	}
+	if len(c.order) == limited {
 		c.fail("it has no steps: set Flow to a saga.Sequence of them")
 	} else {
 		p.root.nest(nil)
@@ -148,6 +159,12 @@ func (d Definition[S]) Compile() (*Program, error) {
 		}
 	}
 	p.nodes, p.order = c.nodes, c.order
+	for _, n := range c.order {
+		if n.retry.Min > 0 && (p.patience == 0 || n.retry.Min < p.patience) {
+			p.patience = n.retry.Min
+		}
+	}
+	p.locks = slices.ContainsFunc(c.order, func(n *node) bool { return n.kind == kindLock })
 	for version, t := range p.takes {
 		for _, name := range t.nodes {
 			if p.nodes[name] == nil {
@@ -265,7 +282,7 @@ func (c *compiler) orders(n *node) {
 				for _, name := range m.undoAfter {
 					if other, ok := branch[name]; ok && other != i {
 						waits[i][other] = true
-						m.ordered = append(m.ordered, name)
+						m.ordered = append(m.ordered, ordered{name, n.depth})
 					}
 				}
 			})
@@ -286,7 +303,7 @@ func (c *compiler) orders(n *node) {
 	for _, name := range n.undoAfter {
 		if c.nodes[name] == nil {
 			c.fail("step %q: UndoAfter names %q, which does not exist", n.name, name)
-		} else if !slices.Contains(n.ordered, name) {
+		} else if !slices.ContainsFunc(n.ordered, func(o ordered) bool { return o.name == name }) {
 			c.fail("step %q: UndoAfter names %q, which is in no other branch of a parallel around it: a sequence is undone in reverse anyway", n.name, name)
 		}
 	}

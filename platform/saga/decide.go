@@ -20,6 +20,7 @@ type Input struct {
 	Local  *LocalInput
 	// Recall is the wish of a parent saga to have this one undone.
 	Recall *RecallInput
+	Lock   *LockInput
 	Order  *Order // by an operator or a client
 	Tick   bool   // time has passed
 }
@@ -48,6 +49,8 @@ type SignalInput struct {
 	ID   string // of the event
 	Type string // of the fact
 	Data []byte
+	// Order is set when an operator sent it, and kept in the saga's history.
+	Order *Order
 }
 
 // LocalInput tells how the attempt of a local step ended.
@@ -81,6 +84,8 @@ type Effect struct {
 	// Answers is the id of the command that an answer is for.
 	Answers   string
 	Rejection *events.Rejection // of an answer
+
+	claim *claim // the saga wants a lock; the other fields but Step are empty
 }
 
 // Verdict tells what Decide made of an input.
@@ -124,6 +129,8 @@ func (p *Program) decide(in Instance, input Input, now time.Time) (out Instance,
 		d.localEnded(*input.Local)
 	case input.Recall != nil:
 		d.recall(*input.Recall)
+	case input.Lock != nil:
+		d.lock(*input.Lock)
 	case input.Order != nil:
 		refused = d.order(*input.Order)
 	case input.Tick:
@@ -167,7 +174,7 @@ func (d *decision) start(input StartInput) {
 	d.Fingerprint, d.Status = input.Fingerprint, Running
 	if ahead := input.At.Sub(d.now); ahead > 0 && ahead < skewMax {
 		// Whoever saw the command accepted must not find the saga older than that.
-		d.CreatedAt = input.At
+		d.CreatedAt = input.At.Add(time.Microsecond - 1).Truncate(time.Microsecond) // as precise as the history
 	}
 	d.UpdatedAt = d.CreatedAt
 	if d.program.Deadline > 0 {
@@ -232,6 +239,7 @@ func (d *decision) seal() {
 	if err := d.store(); err != nil { // folds have checked it, so this is a state that changed without one
 		d.stick("", err)
 	}
+	d.Trouble = or(d.Trouble, d.trouble())
 	switch {
 	case d.Status.Final():
 	case d.Trouble != nil:
@@ -309,6 +317,25 @@ func (d *decision) recover(step string) {
 	if d.Trouble != nil && (d.Trouble.Step == step || d.Trouble.Code == "definition_failed") {
 		d.Trouble = nil
 	}
+}
+
+// trouble returns that with a step which has had its time or was refused, and
+// which trouble with another one may have hidden.
+func (d *decision) trouble() *Failure {
+	if d.Status.Final() {
+		return nil
+	}
+	for i := range d.Steps {
+		r := &d.Steps[i]
+		if waiting, undo := r.awaits(); waiting && undo == d.Backward && r.call().Error != "" && r.call().Deadline.IsZero() {
+			return trouble(r)
+		}
+	}
+	return nil
+}
+
+func trouble(r *StepRecord) *Failure {
+	return &Failure{Step: r.Name, Code: r.Code, Message: r.call().Error}
 }
 
 // record returns the record of that name, or nil. The pointer is good until

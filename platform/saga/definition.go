@@ -25,6 +25,8 @@ type Definition[S any] struct {
 	// not passed its pivot by then compensates with the code deadline_exceeded;
 	// past the pivot the deadline says nothing any more.
 	Deadline time.Duration
+	// Limit bounds how many sagas run at the same time, and how fast they begin.
+	Limit Limit
 	// Attributes are what operators find the saga by, besides its id, name, status
 	// and age: at most 8 short values, read from the state after every transition.
 	Attributes func(state S) map[string]string
@@ -36,7 +38,7 @@ type Definition[S any] struct {
 }
 
 // Node is a part of a flow: [Step], [Local], [Child], [Sequence], [Parallel],
-// [Choice], [ForEach], [Await], [Sleep] or [Decide].
+// [Choice], [ForEach], [Await], [Sleep], [Lock] or [Decide].
 type Node[S any] interface{ compile(c typed[S]) *node }
 
 // Sequence runs its nodes one after the other, and undoes them in reverse.

@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/platform/consumer"
 )
 
 // ConsumerName is the name of the engine's consumer: it owns the positions.
@@ -28,6 +29,11 @@ type EngineConfig struct {
 	// Wake is called after each commit that wrote to the outbox, to wake the
 	// relay; nil: nobody.
 	Wake func()
+	// Commands sends commands when their transaction has committed, such as a
+	// [broker.Dispatcher] does, from memory: a command that is lost is issued again
+	// by the timer of its step. Nil: commands go through the outbox, which costs a
+	// row and a hop each. Outcomes always go through the outbox.
+	Commands consumer.Sender
 	// Poll is how often the engine looks for due timers when it knows of none: 1 s
 	// by default. It bounds how late another engine's timers fire after its death.
 	Poll    time.Duration
@@ -50,6 +56,7 @@ type Engine struct {
 	cache     *cache
 	clock     clock
 	locals    locals
+	locks     bool // some definition has them
 	metrics   engineMetrics
 }
 
@@ -99,6 +106,7 @@ func NewEngine(pool *pgxpool.Pool, config EngineConfig, definitions ...Compiler)
 			errs = append(errs, fmt.Errorf("saga %q version %d is defined twice", p.Name, p.Version))
 		}
 		e.programs[key] = p
+		e.locks = e.locks || p.locks
 		for _, n := range p.order {
 			if n.kind == kindAwait && n.correlate != nil {
 				e.correlate[n.do.Type] = append(e.correlate[n.do.Type], correlation{n.do.Topic, n.correlate})

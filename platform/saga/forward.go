@@ -42,6 +42,8 @@ func (d *decision) run(n *node, at *scope) (ended bool) {
 		return d.runAwait(n, at)
 	case kindSleep:
 		return d.runSleep(n, at)
+	case kindLock:
+		return d.runLock(n, at)
 	default:
 		return d.runStep(n, at)
 	}
@@ -124,6 +126,9 @@ func (d *decision) send(n *node, record *StepRecord) {
 	call := record.call()
 	call.Attempts++
 	call.SentAt = d.now
+	if !call.Deadline.IsZero() {
+		call.Error = ""
+	}
 	call.RetryAt = d.now.Add(n.retry.pause(call.Attempts, d.ID+record.Name))
 	effect := Effect{Step: record.Name, Data: call.Request, Attempt: call.Attempts}
 	if record.Status == StepCompensating {
@@ -144,7 +149,7 @@ func (r Retry) pause(attempt int, seed string) time.Duration {
 	if r.Jitter > 0 {
 		id := events.DeriveUUID(seed, strconv.Itoa(attempt))
 		part := float64(uint16(id[0])<<8|uint16(id[1])) / 65536
-		pause -= time.Duration(part * r.Jitter * float64(pause))
+		pause -= time.Duration(part * r.Jitter * float64(pause)).Truncate(time.Microsecond) // as precise as the history
 	}
 	return pause
 }

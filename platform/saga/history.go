@@ -15,7 +15,7 @@ import (
 
 // Cause is why a saga changed.
 type Cause struct {
-	// Kind is start, reply, signal, timer, local, recall, order or takeover.
+	// Kind is start, reply, signal, timer, local, lock, recall, order or takeover.
 	Kind string `json:"kind"`
 	// Event is the id of the event that was taken in, if any.
 	Event string `json:"event,omitempty"`
@@ -106,7 +106,7 @@ func encodeEntry(before, after *Instance, cause Cause, at time.Time) ([]byte, er
 	w.text(tagID, before.ID, after.ID)
 	w.text(tagName, before.Name, after.Name)
 	w.number(tagVersion, before.Version, after.Version)
-	w.text(tagStatus, string(before.Status), string(after.Status))
+	w.word(tagStatus, string(before.Status), string(after.Status))
 	w.number(tagFlags, before.flags(), after.flags())
 	w.bytes(tagState, before.State, after.State)
 	if err := errors.Join(w.json(tagFailure, before.Failure, after.Failure), w.json(tagTrouble, before.Trouble, after.Trouble)); err != nil {
@@ -190,6 +190,30 @@ func (w *writer) text(tag byte, before, after string) {
 	}
 }
 
+// words are written as their place in this list, which must keep its order.
+var words = []string{
+	string(Running), string(Compensating), string(Completed), string(Compensated), string(Stuck), string(Abandoned),
+	string(StepDone), string(StepRejected), string(StepTimedOut), string(StepCancelled),
+}
+
+func (w *writer) word(tag byte, before, after string) {
+	if before == after {
+		return
+	}
+	if i := slices.Index(words, after); i >= 0 {
+		w.value(tag, []byte{byte(i)})
+		return
+	}
+	w.value(tag, []byte(after))
+}
+
+func word(value []byte) string {
+	if len(value) == 1 && int(value[0]) < len(words) {
+		return words[value[0]]
+	}
+	return string(value)
+}
+
 func (w *writer) bytes(tag byte, before, after []byte) {
 	if !bytes.Equal(before, after) {
 		w.value(tag, after)
@@ -231,7 +255,7 @@ func (w *writer) step(before, after *StepRecord) {
 	n := writer{buffer: w.scrap[:0], at: w.at}
 	n.text(tagStepName, before.Name, after.Name)
 	n.text(tagStepKind, before.Kind, after.Kind)
-	n.text(tagStepStatus, string(before.Status), string(after.Status))
+	n.word(tagStepStatus, string(before.Status), string(after.Status))
 	if before.Round != after.Round || before.UndoRound != after.UndoRound {
 		n.value(tagStepRounds, binary.AppendUvarint(binary.AppendUvarint(nil, uint64(after.Round)), uint64(after.UndoRound)))
 	}
@@ -411,7 +435,7 @@ func (r *reader) instance(in *Instance, tag byte, value []byte) {
 	case tagVersion:
 		in.Version = r.number(value)
 	case tagStatus:
-		in.Status = Status(value)
+		in.Status = Status(word(value))
 	case tagFlags:
 		flags := r.number(value)
 		in.Backward, in.Pivoted, in.Paused = flags&flagBackward != 0, flags&flagPivoted != 0, flags&flagPaused != 0
@@ -475,7 +499,7 @@ func (r *reader) step(s *StepRecord, tag byte, value []byte) {
 	case tagStepKind:
 		s.Kind = string(value)
 	case tagStepStatus:
-		s.Status = StepStatus(value)
+		s.Status = StepStatus(word(value))
 	case tagStepRounds:
 		n := reader{rest: value}
 		s.Round, s.UndoRound = int(n.uvarint()), int(n.uvarint())

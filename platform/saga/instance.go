@@ -112,7 +112,8 @@ type StepRecord struct {
 	UndoRound int `json:"undo_round,omitempty"`
 	// Done is the place of the step among those of its saga that were done: from 1.
 	Done int `json:"order,omitempty"`
-	// Code is of the rejection that is being handled, or was.
+	// Code is of the rejection that is being handled, or was, or of the trouble with
+	// the step.
 	Code events.Code `json:"code,omitempty"`
 	// Choice is what a choice chose, from 0; -1 for nothing.
 	Choice int `json:"choice,omitempty"`
@@ -133,7 +134,8 @@ type CallRecord struct {
 	SentAt   time.Time       `json:"sent_at,omitzero"`
 	RetryAt  time.Time       `json:"retry_at,omitzero"`
 	Deadline time.Time       `json:"deadline,omitzero"`
-	// Error is why the last attempt of a local step failed.
+	// Error is why the last attempt of a local step failed, or what the trouble with
+	// the command is.
 	Error string `json:"error,omitempty"`
 }
 
@@ -188,9 +190,9 @@ func (r *StepRecord) call() *CallRecord {
 	return &r.Do
 }
 
-// due returns when the saga must be looked at again without a reply; zero when
+// Due returns when the saga must be looked at again without a reply; zero when
 // never.
-func (in *Instance) due() time.Time {
+func (in *Instance) Due() time.Time {
 	if in.Status.Final() || in.Paused {
 		return time.Time{}
 	}
@@ -199,16 +201,12 @@ func (in *Instance) due() time.Time {
 		due = in.Deadline
 	}
 	for i := range in.Steps {
-		if waiting, _ := in.Steps[i].awaits(); waiting {
+		// Going backward, a command that is still out waits for its turn to be undone.
+		if waiting, undo := in.Steps[i].awaits(); waiting && undo == in.Backward {
 			due = earliest(due, earliest(in.Steps[i].call().RetryAt, in.Steps[i].call().Deadline))
 		}
 	}
 	return due
-}
-
-// troubled reports whether the saga is stuck because of that step.
-func (in *Instance) troubled(r *StepRecord) bool {
-	return in.Trouble != nil && in.Trouble.Step == r.Name
 }
 
 // earliest returns the earlier of two times of which zero is never.

@@ -22,6 +22,7 @@ const (
 	kindAwait    kind = "await"
 	kindSleep    kind = "sleep"
 	kindDecide   kind = "decide"
+	kindLock     kind = "lock"
 )
 
 // node is a compiled part of a flow: a Node without its type parameter and with
@@ -45,7 +46,7 @@ type node struct {
 	localUndo localFunc
 	noUndo    string
 	undoAfter []string
-	ordered   []string // of undoAfter, what has been found in another branch
+	ordered   []ordered // of undoAfter, what has been found in another branch
 
 	pivot       bool
 	afterPivot  bool // certainly
@@ -66,6 +67,13 @@ type node struct {
 	limit     int
 	correlate func(payload []byte) (string, error) // of an await on an event
 	until     func(state any) time.Time            // of a sleep
+	claim     func(state any) claim                // of a lock
+}
+
+// ordered is a node that is undone before another one.
+type ordered struct {
+	name  string
+	depth int // of the parallel around both: beyond it they may be repeated
 }
 
 // handler is a Handler without its type parameter.

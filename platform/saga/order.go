@@ -58,7 +58,9 @@ type Order struct {
 type OrderError struct {
 	// Code is one of saga_not_found, saga_ended, past_pivot, already_compensating,
 	// step_not_found, step_not_waiting, not_paused, already_paused, invalid_data,
-	// invalid_verb, reason_required.
+	// invalid_verb, reason_required; of an [Engine] also revision_moved,
+	// definition_missing, signal_not_awaited, too_many_signals, count_differs and
+	// too_many_sagas.
 	Code    string
 	Message string
 }
@@ -77,11 +79,15 @@ func (d *decision) order(o Order) error {
 	case d.Status.Final():
 		return refuse("saga_ended", "the saga has ended %s", d.Status)
 	case o.Verb != Cancel && (o.By == "" || o.Reason == ""):
-		return refuse("reason_required", "say who gives the order and why: it is kept in the saga's history")
+		return noReason()
 	}
 	err := d.obey(o)
 	d.applied = err == nil
 	return err
+}
+
+func noReason() error {
+	return refuse("reason_required", "say who gives the order and why: it is kept in the saga's history")
 }
 
 func (d *decision) obey(o Order) error {
@@ -167,7 +173,7 @@ func (d *decision) refresh(step string) (calls int) {
 		record := &d.Steps[i]
 		waiting, undo := record.awaits()
 		n, _, ok := d.program.locate(record.Name)
-		if !ok || !waiting || step != "" && record.Name != step {
+		if !ok || !waiting || undo != d.Backward || step != "" && record.Name != step {
 			continue
 		}
 		call := record.call()
@@ -191,7 +197,7 @@ func (d *decision) refresh(step string) (calls int) {
 		case kindLocal:
 			call.Attempts, call.RetryAt, call.Deadline = 0, d.now, d.now.Add(timeout)
 			calls++
-		case kindAwait:
+		case kindAwait, kindLock:
 			call.Deadline = d.now.Add(timeout)
 		default: // it waits for other nodes, or for a moment
 		}
@@ -210,13 +216,16 @@ func (d *decision) answerFor(o Order) error {
 	if !ok || !waiting {
 		return refuse("step_not_waiting", "step %s is %s: only a step that is waited for can be skipped or completed", o.Step, record.Status)
 	}
+	if n.kind == kindForEach || n.kind == kindDecide {
+		return refuse("step_not_waiting", "%s is a %s: name one of the steps inside that are waited for", o.Step, n.kind)
+	}
 	if o.Verb == Complete {
+		if len(o.Data) > 0 && !json.Valid(o.Data) {
+			return refuse("invalid_data", "the data is not JSON")
+		}
 		if undo {
 			d.undone(record, o.Data)
 			return nil
-		}
-		if len(o.Data) > 0 && !json.Valid(o.Data) {
-			return refuse("invalid_data", "the data is not JSON")
 		}
 		if err := d.fold(n, at, o.Data); err != nil {
 			return refuse("invalid_data", "the saga cannot take that as the reply of %s: %v", o.Step, err)

@@ -2,6 +2,7 @@ package saga
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
@@ -75,11 +77,13 @@ func (e *Engine) process(ctx context.Context, batch *consumer.Batch, trustStarts
 		d := &batch.Deliveries[i]
 		number, reason := batch.Attempt(i)
 		if number <= attemptsMax {
+			reason = nil // of the attempt before
 			for _, id := range ids[i] {
-				var verdict Verdict
-				if verdict, reason = t.deliver(ctx, id, d); verdict == Ignored && t.found[id].cached {
+				verdict, err := t.deliver(ctx, id, d)
+				if verdict == Ignored && t.found[id].cached {
 					ignored[id] = true
 				}
+				reason = cmp.Or(reason, err)
 			}
 		}
 		if (errors.Is(reason, errForeign) || errors.Is(reason, errNotFound)) && number < attemptsMax {
@@ -146,12 +150,21 @@ type transition struct {
 	now     time.Time
 	found   map[uuid.UUID]*stored
 	changed map[uuid.UUID]*change
-	order   []uuid.UUID // of changed, so that a batch has one order
-	out     []broker.Message
+	order   []uuid.UUID      // of changed, so that a batch has one order
+	out     []broker.Message // through the outbox
+	direct  []broker.Message // from memory, once it has committed
+	claims  []asking
 	// Counted and logged once it has committed: a batch may be decided anew.
 	verdicts map[Verdict]int
 	moves    []move
 	refused  error // why the last order was
+}
+
+// asking is a claim that a step of a saga has on a lock.
+type asking struct {
+	saga uuid.UUID
+	step string
+	claim
 }
 
 // move is a change of status.
@@ -275,11 +288,15 @@ func (t *transition) decide(ctx context.Context, saga *stored, input Input, caus
 		traced.TraceParent, traced.TraceState = cause.TraceParent, cause.TraceState
 	}
 	for i := range effects {
+		if want := effects[i].claim; want != nil {
+			t.claims = append(t.claims, asking{uuid.MustParse(next.ID), effects[i].Step, *want})
+			continue
+		}
 		message, err := effectMessage(&next, &effects[i], cause, &traced, t.now)
 		if err != nil {
 			return "", err
 		}
-		t.out = append(t.out, message)
+		t.send(message)
 	}
 	if verdict == Ignored {
 		return verdict, nil
@@ -303,19 +320,37 @@ func (t *transition) decide(ctx context.Context, saga *stored, input Input, caus
 	return verdict, t.keep(saga, program, next, causeOf(input, cause))
 }
 
+// send queues a command or an answer.
+func (t *transition) send(message broker.Message) {
+	if t.engine.config.Commands == nil || outbox.Check(&message) != nil { // the outbox says what is wrong with it
+		t.out = append(t.out, message)
+		return
+	}
+	t.direct = append(t.direct, message)
+}
+
+// dispatch sends what goes out from memory.
+func (t *transition) dispatch() {
+	if len(t.direct) > 0 {
+		t.engine.config.Commands.Send(t.direct...)
+	}
+}
+
 // causeOf returns what the history says about an input.
 func causeOf(input Input, event *events.Event) Cause {
 	switch {
 	case input.Start != nil:
 		return Cause{Kind: "start"} // by the event of the saga's id
 	case input.Reply != nil:
-		return Cause{Kind: "reply", Event: event.ID}
+		return Cause{Kind: "reply"} // whose id derives from its command's
 	case input.Signal != nil:
-		return Cause{Kind: "signal", Event: event.ID}
+		return Cause{Kind: "signal", Event: event.ID, Order: input.Signal.Order}
 	case input.Recall != nil:
 		return Cause{Kind: "recall", Event: event.ID}
 	case input.Local != nil:
 		return Cause{Kind: "local"}
+	case input.Lock != nil:
+		return Cause{Kind: "lock"}
 	case input.Order != nil:
 		return Cause{Kind: "order", Event: event.ID, Order: input.Order}
 	}
@@ -337,6 +372,7 @@ func (t *transition) keep(saga *stored, program *Program, next Instance, cause C
 		if program.attributes != nil && saga.revision > 0 {
 			c.known = program.find(&saga.Instance)
 		}
+		c.locks, c.patience = program.locks, program.patience
 		t.changed[id] = c
 		t.order = append(t.order, id)
 	}
@@ -387,10 +423,16 @@ func (t *transition) write(ctx context.Context, out *pgx.Batch, send func(*pgx.B
 	}
 	slices.SortFunc(changes, func(a, b change) int { return bytes.Compare(a.id[:], b.id[:]) })
 	queueChanges(out, changes)
+	for _, a := range t.claims {
+		out.Queue(`
+			insert into saga_lock (key, saga_id, step, slots, rate, ttl) values ($1, $2, $3, $4, $5, $6)
+			on conflict do nothing`, a.key, [16]byte(a.saga), a.step, a.slots, a.rate, pgtype.Interval{Microseconds: a.ttl.Microseconds(), Valid: a.ttl > 0})
+	}
 	if err := outbox.Queue(out, t.out...); err != nil {
 		return err
 	}
 	if out.Len() == 0 {
+		t.dispatch() // an answer that was asked for again
 		return nil
 	}
 	if err := send(out); err != nil {
@@ -405,10 +447,16 @@ func (t *transition) write(ctx context.Context, out *pgx.Batch, send func(*pgx.B
 	if len(t.out) > 0 {
 		t.engine.config.Wake()
 	}
+	t.dispatch()
 	t.report(ctx)
+	freed := len(t.claims) > 0
 	for i := range changes {
+		freed = freed || changes[i].locks && changes[i].after.Status.Final()
 		t.engine.cache.put(changes[i].id, &changes[i].after)
-		t.engine.hint(changes[i].after.due())
+		t.engine.hint(changes[i].after.Due())
+	}
+	if freed {
+		t.engine.hint(time.Now()) // the timer loop gives locks away
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -134,27 +133,6 @@ func (g *Graph) steps(records []StepRecord) []StepRecord {
 	return all
 }
 
-// Filter selects sagas for [Reader.List]; empty fields select all.
-type Filter struct {
-	Status     Status
-	Definition string
-	// Code is of the failure or trouble, such as out_of_stock; Step is where that
-	// was, or a step that is waited for.
-	Code string
-	Step string
-	// Attributes are those that the definition has set.
-	Attributes map[string]string
-	// CreatedAfter and CreatedBefore bound the start; UpdatedBefore finds those in
-	// which nothing has happened since.
-	CreatedAfter  time.Time
-	CreatedBefore time.Time
-	UpdatedBefore time.Time
-	// Cursor continues after the last saga of a page, as Page.Next gave it.
-	Cursor string
-	// Limit of a page: 50 by default, at most 500.
-	Limit int
-}
-
 // Summary is a saga in a list.
 type Summary struct {
 	ID       string `json:"id"`
@@ -178,58 +156,19 @@ type Page struct {
 	Next string
 }
 
-// List returns a page of sagas, newest first. Statuses that are not final, and
-// attributes, are found by an index; a page of anything else reads back from the
-// newest until it is full.
+// List returns a page of sagas, newest first. Sagas are found by their status and
+// age, or by an attribute; a page of anything else reads back from the newest until
+// it is full.
 func (r *Reader) List(ctx context.Context, filter Filter) (Page, error) {
 	if filter.Limit <= 0 {
 		filter.Limit = 50
 	}
 	filter.Limit = min(filter.Limit, 500)
-	var args []any
-	arg := func(value any) string {
-		args = append(args, value)
-		return "$" + strconv.Itoa(len(args))
+	q, err := filter.query()
+	if err != nil {
+		return Page{}, err
 	}
-	var from strings.Builder
-	from.WriteString("saga as s")
-	where := []string{"true"}
-	if filter.Status != "" {
-		where = append(where, "s.status = "+arg(string(filter.Status)))
-	}
-	if filter.Definition != "" {
-		where = append(where, "s.definition = "+arg(filter.Definition))
-	}
-	if filter.Code != "" {
-		where = append(where, "s.code = "+arg(filter.Code))
-	}
-	if filter.Step != "" {
-		step := arg(filter.Step)
-		where = append(where, "(s.step = "+step+" or s.step like "+step+" || '[%' or "+step+" = any(string_to_array(s.waits, ' ')))")
-	}
-	for i, name := range sortedKeys(filter.Attributes) {
-		alias := "a" + strconv.Itoa(i)
-		from.WriteString(" join saga_attribute as " + alias + " on " + alias + ".saga_id = s.id")
-		where = append(where, alias+".name = "+arg(name), alias+".value = "+arg(filter.Attributes[name]))
-	}
-	for column, at := range map[string]time.Time{
-		"s.created_at >= ": filter.CreatedAfter, "s.created_at < ": filter.CreatedBefore, "s.updated_at < ": filter.UpdatedBefore,
-	} {
-		if !at.IsZero() {
-			where = append(where, column+arg(at))
-		}
-	}
-	if filter.Cursor != "" {
-		at, id, err := parseCursor(filter.Cursor)
-		if err != nil {
-			return Page{}, err
-		}
-		where = append(where, "(s.created_at, s.id) < ("+arg(at)+", "+arg(id)+")")
-	}
-	rows, err := r.pool.Query(ctx, `
-		select s.id::text, s.definition, s.version, s.status, s.revision, s.waits, s.step, s.code, s.created_at, s.updated_at
-		from `+from.String()+` where `+strings.Join(where, " and ")+`
-		order by s.created_at desc, s.id desc limit `+arg(filter.Limit+1), args...)
+	rows, err := r.pool.Query(ctx, q.sql, q.args...)
 	if err != nil {
 		return Page{}, fmt.Errorf("list sagas: %w", err)
 	}
@@ -273,8 +212,8 @@ func (r *Reader) Counts(ctx context.Context) (map[Status]int, error) {
 // definition.
 func (r *Reader) Waiting(ctx context.Context) (map[string]map[string]int, error) {
 	rows, err := r.pool.Query(ctx, `
-		select s.definition, step, count(*)
-		from saga_live as l join saga as s on s.id = l.saga_id, unnest(string_to_array(s.waits, ' ')) as step
+		select s.definition, w.step, count(*)
+		from saga_live as l join saga as s on s.id = l.saga_id, unnest(string_to_array(s.waits, ' ')) as w (step)
 		group by 1, 2`)
 	if err != nil {
 		return nil, fmt.Errorf("count waiting sagas: %w", err)

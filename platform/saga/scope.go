@@ -2,6 +2,7 @@ package saga
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -28,6 +29,20 @@ func (s *scope) suffix() string {
 		return strconv.Itoa(s.index)
 	}
 	return s.up.suffix() + "." + strconv.Itoa(s.index)
+}
+
+// indexes returns those of all repetitions around, the outermost first.
+func (s *scope) indexes() []int {
+	if s == nil {
+		return nil
+	}
+	return append(s.up.indexes(), s.index)
+}
+
+// within reports whether both scopes are in the same item, turn or round of the
+// first repetitions around them, that many.
+func (s *scope) within(other *scope, depth int) bool {
+	return slices.Equal(s.indexes()[:depth], other.indexes()[:depth])
 }
 
 // inner returns the scope of the children of n at that index.

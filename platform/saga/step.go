@@ -195,7 +195,7 @@ type Child[S any] struct {
 func (s Child[S]) compile(c typed[S]) *node {
 	n := Step[S]{
 		Name: s.Name, Do: s.Start, NoUndo: s.NoUndo, Pivot: s.Pivot, TimeoutCode: s.TimeoutCode, OnReject: s.OnReject,
-		Timeout: or(s.Timeout, 10*time.Minute), Retry: Retry{Min: or(s.Retry.Min, 30*time.Second), Max: or(s.Retry.Max, 5*time.Minute), Jitter: s.Retry.Jitter},
+		Timeout: or(s.Timeout, 10*time.Minute), Retry: Retry{Min: or(s.Retry.Min, 30*time.Second), Max: or(s.Retry.Max, 5*time.Minute), Jitter: s.Retry.Jitter, Attempts: s.Retry.Attempts},
 	}.compile(c)
 	n.kind = kindChild
 	if s.NoUndo == "" && !s.Pivot {

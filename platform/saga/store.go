@@ -127,7 +127,9 @@ type change struct {
 	before     stored
 	after      stored // but for live and armed
 	entries    [][]byte
-	fired      bool // the timer has been due and must be moved
+	fired      bool          // the timer has been due and must be moved
+	patience   time.Duration // the shortest pause of any step of its definition
+	locks      bool          // it may hold locks
 	attributes map[string]string
 	known      map[string]string // attributes before
 }
@@ -157,6 +159,9 @@ const snapshotEvery = 64
 // waits returns the names of the steps that a saga waits for, as operators search
 // for them.
 func (in *Instance) waits() string {
+	if in.Status.Final() {
+		return "" // one that was abandoned leaves steps as they stood
+	}
 	var names []string
 	for i := range in.Steps {
 		if waiting, _ := in.Steps[i].awaits(); waiting && in.Steps[i].Kind != string(kindForEach) && in.Steps[i].Kind != string(kindDecide) {
@@ -194,6 +199,7 @@ func queueChanges(batch *pgx.Batch, changes []change) {
 			due []*time.Time
 		}
 		unset      [][16]byte
+		ended      [][16]byte // of those that may hold locks
 		attributes struct {
 			ids           [][16]byte
 			names, values []string
@@ -203,11 +209,17 @@ func queueChanges(batch *pgx.Batch, changes []change) {
 		ch := &changes[i]
 		in := &ch.after.Instance
 		ch.after.live, ch.after.armed = ch.before.live, ch.before.armed
-		due := in.due()
+		due := in.Due()
+		if early := in.CreatedAt.Add(ch.patience); !ch.before.live && ch.patience > 0 && early.Before(due) {
+			due = early // so that no later step has to move it
+		}
 		switch {
 		case in.Status.Final():
 			if ch.before.live {
 				unset = append(unset, ch.id)
+			}
+			if ch.locks {
+				ended = append(ended, ch.id)
 			}
 			ch.after.live, ch.after.armed = false, time.Time{}
 		case !ch.before.live, ch.fired, !due.IsZero() && (ch.before.armed.IsZero() || due.Before(ch.before.armed)):
@@ -287,6 +299,9 @@ func queueChanges(batch *pgx.Batch, changes []change) {
 	if len(unset) > 0 {
 		batch.Queue("delete from saga_live where saga_id = any($1)", unset)
 	}
+	if len(ended) > 0 {
+		batch.Queue("delete from saga_lock where saga_id = any($1)", ended)
+	}
 	if len(attributes.ids) > 0 {
 		batch.Queue(`
 			insert into saga_attribute (saga_id, name, value) select * from unnest($1::uuid[], $2::text[], $3::text[])
@@ -298,6 +313,5 @@ func queueChanges(batch *pgx.Batch, changes []change) {
 // it was read. Nothing was written: read it again and decide anew.
 func isConflict(err error) bool {
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) && (pg.Code == "CM409" ||
-		pg.Code == "23505" && (pg.ConstraintName == "saga_pkey" || strings.HasPrefix(pg.ConstraintName, "saga_log_")))
+	return errors.As(err, &pg) && (pg.Code == "CM409" || pg.Code == "23505" && pg.ConstraintName == "saga_pkey")
 }

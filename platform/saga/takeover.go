@@ -92,9 +92,12 @@ func (p *Program) takeOver(in Instance, t takeover) (Instance, error) {
 	}
 	for _, failure := range []**Failure{&in.Failure, &in.Trouble} {
 		if *failure != nil {
-			if renamed, ok := t.nodes[(*failure).Step]; ok {
+			name, suffix, indexed := strings.Cut((*failure).Step, "[")
+			if renamed, ok := t.nodes[name]; ok {
 				moved := **failure
-				moved.Step = renamed
+				if moved.Step = renamed; indexed {
+					moved.Step += "[" + suffix
+				}
 				*failure = &moved
 			}
 		}

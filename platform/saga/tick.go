@@ -3,6 +3,8 @@ package saga
 import (
 	"fmt"
 	"time"
+
+	"github.com/countermand/countermand/events"
 )
 
 // tick acts on what is due: deadlines, the next attempts, the end of sleep. Local
@@ -30,9 +32,14 @@ func (d *decision) tick() {
 		switch n.kind {
 		case kindSleep:
 			d.applied = true // it wakes up when the saga goes on
-		case kindAwait:
+		case kindAwait, kindLock:
 			d.applied = true
 			d.giveUp(n, record)
+		case kindLocal: // due here is the end of its time only, before its next attempt
+			if d.now.Before(call.RetryAt) && d.unanswered(n, call) {
+				d.applied = true
+				d.giveUp(n, record)
+			}
 		case kindStep, kindChild:
 			d.applied = true
 			if !d.unanswered(n, call) || !d.giveUp(n, record) {
@@ -50,6 +57,9 @@ func (d *decision) unanswered(n *node, call *CallRecord) bool {
 		(!d.now.Before(call.Deadline) || n.retry.Attempts > 0 && call.Attempts >= n.retry.Attempts)
 }
 
+// noAnswer is the code of a step that has to succeed and has had its time.
+const noAnswer events.Code = "no_answer"
+
 // giveUp ends the wait for a step that has had its time. It reports false when
 // the step must succeed and is to be tried on.
 func (d *decision) giveUp(n *node, record *StepRecord) bool {
@@ -60,6 +70,8 @@ func (d *decision) giveUp(n *node, record *StepRecord) bool {
 		message = "it kept failing: " + call.Error
 	case n.kind == kindAwait:
 		message = fmt.Sprintf("nothing came within %s", n.timeout)
+	case n.kind == kindLock:
+		message = fmt.Sprintf("no turn within %s", n.timeout)
 	}
 	_, undo := record.awaits()
 	if n.kind == kindAwait && len(n.children) > 0 {
@@ -69,12 +81,11 @@ func (d *decision) giveUp(n *node, record *StepRecord) bool {
 	}
 	if undo || d.Pivoted {
 		call.Deadline = time.Time{}
-		if d.Trouble == nil {
-			if n.kind == kindStep || n.kind == kindChild {
-				message = fmt.Sprintf("no answer after %d attempts", call.Attempts)
-			}
-			d.Trouble = &Failure{Step: record.Name, Code: "no_answer", Message: clip(message)}
+		if n.kind == kindStep || n.kind == kindChild {
+			message = fmt.Sprintf("no answer after %d attempts", call.Attempts)
 		}
+		call.Error, record.Code = clip(message), noAnswer
+		d.Trouble = or(d.Trouble, trouble(record))
 		return false
 	}
 	call.settled(nil)

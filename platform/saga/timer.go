@@ -12,7 +12,7 @@ import (
 // timersMax is how many due timers one transaction takes.
 const timersMax = 256
 
-// RunTimers fires due timers and runs local steps until ctx ends; it then waits for
+// RunTimers fires due timers, gives locks away and runs local steps until ctx ends; it then waits for
 // those that are under way, and returns nil. Engines share the work: when two of
 // them meet on a saga, one wins and the other looks again.
 func (e *Engine) RunTimers(ctx context.Context) error {
@@ -20,6 +20,12 @@ func (e *Engine) RunTimers(ctx context.Context) error {
 	failures := 0
 	for {
 		fired, err := e.fire(context.WithoutCancel(ctx))
+		if err == nil && e.locks {
+			var granted int
+			if granted, err = e.grant(context.WithoutCancel(ctx)); granted == grantsMax {
+				fired = timersMax
+			}
+		}
 		rest := e.config.Poll
 		switch {
 		case err != nil && !isConflict(err):

@@ -75,14 +75,16 @@ func TestTimerIsSetAtTheStartAndDeletedAtTheEnd(t *testing.T) {
 // A step that needs to be looked at before the timer is due moves it.
 func TestTimerMovesToAnEarlierDeadline(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, impatient(time.Minute))
+	slow, quick := alpha(), beta()
+	slow.Retry.Min, quick.Retry.Min, quick.Timeout = time.Hour, time.Hour, time.Second
+	b := newBench(t, define(slow, quick))
 	id := ids(1)[0]
 	b.process(startOf(t, id))
 	before, _ := b.due(id)
 	b.process(ok(t, id, "alpha"))
 	in, _ := b.stored(id)
-	if after, _ := b.due(id); !after.Before(before) || !after.Equal(in.Steps[1].Do.RetryAt) {
-		t.Errorf("timer %s, was %s, due %s", after, before, in.Steps[1].Do.RetryAt)
+	if after, _ := b.due(id); !after.Before(before) || !after.Equal(in.Steps[1].Do.Deadline) {
+		t.Errorf("timer %s, was %s, due %s", after, before, in.Steps[1].Do.Deadline)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -70,7 +69,7 @@ func checkout(ctx context.Context, options options) (Report, error) {
 	if err != nil {
 		return report, err
 	}
-	used, n := after.since(before), float64(len(closed))
+	used, n := after.Since(before), float64(len(closed))
 	rate := n / elapsed.Seconds()
 	options.say("open loop: %.0f per second", rate/2)
 	open, late, err := openLoop(ctx, rate/2, options.duration, order)
@@ -87,11 +86,11 @@ func checkout(ctx context.Context, options options) (Report, error) {
 	report.add("open_dropped", float64(late), "requests")
 	report.add("idle_p50_ms", quantile(idle, 0.50), "ms")
 	report.add("idle_p99_ms", quantile(idle, 0.99), "ms")
-	report.add("cpu_ms_per_saga", milliseconds(used.cpu+used.postgres)/n, "ms")
-	report.add("cpu_go_ms_per_saga", milliseconds(used.cpu)/n, "ms")
-	report.add("cpu_postgres_ms_per_saga", milliseconds(used.postgres)/n, "ms")
-	report.add("commits_per_saga", float64(used.commits)/n, "1")
-	report.add("wal_bytes_per_saga", float64(used.wal)/n, "B")
+	report.add("cpu_ms_per_saga", milliseconds(used.Go+used.Postgres)/n, "ms")
+	report.add("cpu_go_ms_per_saga", milliseconds(used.Go)/n, "ms")
+	report.add("cpu_postgres_ms_per_saga", milliseconds(used.Postgres)/n, "ms")
+	report.add("commits_per_saga", float64(used.Commits)/n, "1")
+	report.add("wal_bytes_per_saga", float64(used.WAL)/n, "B")
 	return report, nil
 }
 
@@ -120,83 +119,4 @@ func placeOrder(ctx context.Context, c *http.Client, base string, customer int64
 		return 0, fmt.Errorf("checkout answered %s: %s", response.Status, body)
 	}
 	return time.Since(begin), nil
-}
-
-// closedLoop has each client do one thing after the other for that long.
-func closedLoop(ctx context.Context, clients int, duration time.Duration, do func(context.Context) (time.Duration, error)) ([]time.Duration, error) {
-	var (
-		mu    sync.Mutex
-		all   []time.Duration
-		first error
-		wait  sync.WaitGroup
-		end   = time.Now().Add(duration)
-	)
-	for range clients {
-		wait.Go(func() {
-			var mine []time.Duration
-			var failed error
-			for time.Now().Before(end) && ctx.Err() == nil {
-				took, err := do(ctx)
-				if err != nil {
-					failed = err
-					break
-				}
-				mine = append(mine, took)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			all = append(all, mine...)
-			if first == nil {
-				first = failed
-			}
-		})
-	}
-	wait.Wait()
-	if first == nil {
-		first = ctx.Err()
-	}
-	return all, first
-}
-
-// inFlightMax bounds an open loop that the system cannot keep up with.
-const inFlightMax = 4096
-
-// openLoop begins at a fixed rate whatever is still running. What would exceed
-// inFlightMax is dropped and counted.
-func openLoop(ctx context.Context, rate float64, duration time.Duration, do func(context.Context) (time.Duration, error)) (all []time.Duration, dropped int, err error) {
-	var (
-		mu       sync.Mutex
-		wait     sync.WaitGroup
-		inFlight atomic.Int64
-		begin    = time.Now()
-	)
-	for i := 0; ; i++ {
-		at := begin.Add(time.Duration(float64(i) / rate * float64(time.Second)))
-		if at.Sub(begin) > duration || ctx.Err() != nil {
-			break
-		}
-		time.Sleep(time.Until(at))
-		if inFlight.Load() >= inFlightMax {
-			dropped++
-			continue
-		}
-		inFlight.Add(1)
-		wait.Go(func() {
-			defer inFlight.Add(-1)
-			_, failed := do(ctx)
-			took := time.Since(at) // from when it should have begun
-			mu.Lock()
-			defer mu.Unlock()
-			if failed != nil {
-				err = failed
-				return
-			}
-			all = append(all, took)
-		})
-	}
-	wait.Wait()
-	if err == nil {
-		err = ctx.Err()
-	}
-	return all, dropped, err
 }

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"text/tabwriter"
 	"time"
 )
 
@@ -19,9 +20,19 @@ type Report struct {
 	Load    map[string]any    `json:"load"`
 	Figures map[string]Figure `json:"figures"`
 	// Order lists the names of the figures as they are best read.
-	Order    []string          `json:"-"`
+	Order []string `json:"-"`
+	// Runs are the measured phases, of a benchmark that has several.
+	Runs     []Run             `json:"runs,omitempty"`
 	Machine  Machine           `json:"machine"`
 	Versions map[string]string `json:"versions"`
+}
+
+// Run is one measured phase of a benchmark.
+type Run struct {
+	Name    string            `json:"name"`
+	Load    map[string]any    `json:"load"`
+	Figures map[string]Figure `json:"figures"`
+	Order   []string          `json:"-"`
 }
 
 // Figure is a number with its unit.
@@ -46,11 +57,33 @@ func (r *Report) add(name string, value float64, unit string) {
 	r.Order = append(r.Order, name)
 }
 
+func (r *Run) add(name string, value float64, unit string) {
+	if r.Figures == nil {
+		r.Figures = make(map[string]Figure)
+	}
+	r.Figures[name] = Figure{value, unit}
+	r.Order = append(r.Order, name)
+}
+
 func (r *Report) print(w io.Writer) {
 	fmt.Fprintf(w, "%s   %d CPUs, %s, load %s\n", r.Name, r.Machine.CPUs, r.Machine.Model, r.Machine.LoadAverage)
-	for _, name := range r.Order {
-		fmt.Fprintf(w, "  %-28s %12.2f %s\n", name, r.Figures[name].Value, r.Figures[name].Unit)
+	if len(r.Runs) == 0 {
+		for _, name := range r.Order {
+			fmt.Fprintf(w, "  %-28s %12.2f %s\n", name, r.Figures[name].Value, r.Figures[name].Unit)
+		}
+		return
 	}
+	// One row per phase; its columns are the figures, which all phases share.
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(table, "\t%s\t\n", strings.Join(r.Runs[0].Order, "\t"))
+	for _, run := range r.Runs {
+		fmt.Fprint(table, run.Name, "\t")
+		for _, name := range run.Order {
+			fmt.Fprintf(table, "%.2f\t", run.Figures[name].Value)
+		}
+		fmt.Fprintln(table)
+	}
+	_ = table.Flush()
 }
 
 func machine() Machine {
@@ -97,6 +130,15 @@ func versions(binary, postgres string) map[string]string {
 		}
 	}
 	return found
+}
+
+// selfVersions names what was measured in this process.
+func selfVersions(postgres string) (map[string]string, error) {
+	binary, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("versions: %w", err)
+	}
+	return versions(binary, postgres), nil
 }
 
 // quantile returns the q-quantile of took in milliseconds; took is sorted.

@@ -7,13 +7,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/countermand/countermand/platform/embedded"
+	"github.com/countermand/countermand/tests/internal/meter"
 	"github.com/countermand/countermand/tests/internal/product"
 )
 
@@ -106,101 +105,10 @@ func (s *system) profile(ctx context.Context, duration time.Duration, file strin
 	return out.Close()
 }
 
-// usage is what the system has used since it started.
-type usage struct {
-	cpu      time.Duration // of the dev process
-	postgres time.Duration // of the server and its backends
-	commits  int64
-	wal      int64 // bytes
-}
-
-func (u usage) since(before usage) usage {
-	return usage{u.cpu - before.cpu, u.postgres - before.postgres, u.commits - before.commits, u.wal - before.wal}
-}
+// databases matches the names of the product's databases.
+const databases = "^(countermand|shop)_"
 
 // measure reads the counters. The load generator's own CPU is in none of them.
-func (s *system) measure(ctx context.Context) (usage, error) {
-	var u usage
-	var err error
-	if u.cpu, err = cpuOf(s.dev.PID, false); err != nil {
-		return u, err
-	}
-	var postmaster int
-	err = s.admin.QueryRow(ctx, `
-		select (select pid from pg_stat_activity where backend_type = 'checkpointer'),
-			(select sum(xact_commit) from pg_stat_database where datname ~ '^(countermand|shop)_'),
-			pg_current_wal_insert_lsn() - '0/0'::pg_lsn`).Scan(&postmaster, &u.commits, &u.wal)
-	if err != nil {
-		return u, fmt.Errorf("read counters: %w", err)
-	}
-	parent, err := parentOf(postmaster)
-	if err != nil {
-		return u, err
-	}
-	u.postgres, err = cpuOf(parent, true)
-	return u, err
-}
-
-const ticksPerSecond = 100 // USER_HZ of Linux on every architecture Go supports
-
-// cpuOf returns the CPU time of a process, and of all below it if tree.
-func cpuOf(pid int, tree bool) (time.Duration, error) {
-	fields, err := stat(pid)
-	if err != nil {
-		return 0, err
-	}
-	total := 0
-	last := 13
-	if tree {
-		last = 15 // children that have ended and were waited for
-	}
-	for _, field := range fields[11:last] {
-		ticks, err := strconv.Atoi(field)
-		if err != nil {
-			return 0, fmt.Errorf("cpu of process %d: %w", pid, err)
-		}
-		total += ticks
-	}
-	sum := time.Duration(total) * time.Second / ticksPerSecond
-	if !tree {
-		return sum, nil
-	}
-	entries, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		return 0, err
-	}
-	for _, entry := range entries {
-		child, err := strconv.Atoi(filepath.Base(filepath.Dir(entry)))
-		if err != nil {
-			continue
-		}
-		if parent, err := parentOf(child); err == nil && parent == pid {
-			if below, err := cpuOf(child, true); err == nil { // it may have ended meanwhile
-				sum += below
-			}
-		}
-	}
-	return sum, nil
-}
-
-func parentOf(pid int) (int, error) {
-	fields, err := stat(pid)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(fields[1])
-}
-
-// stat returns the fields of /proc/PID/stat after the command name, which may
-// hold spaces: [0] is the state, [1] the parent, [11] to [14] the CPU ticks.
-func stat(pid int) ([]string, error) {
-	content, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-	if err != nil {
-		return nil, fmt.Errorf("CPU accounting needs /proc: %w", err)
-	}
-	fields := strings.Fields(string(content[strings.LastIndexByte(string(content), ')')+1:]))
-	if len(fields) < 15 {
-		return nil, fmt.Errorf("stat of process %d is cut short", pid)
-	}
-	return fields, nil
+func (s *system) measure(ctx context.Context) (meter.Usage, error) {
+	return meter.Read(ctx, s.admin, s.dev.PID, databases)
 }

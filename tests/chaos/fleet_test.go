@@ -86,11 +86,13 @@ func (f *fleet) createDatabase(t *testing.T, adminURL, role string) {
 	}
 }
 
-// serve starts a role. One that was up before gets the address it had.
-func (f *fleet) serve(t *testing.T, role string) {
+// serve starts a role; engine-2 is another process of the role engine. One that was
+// up before gets the address it had.
+func (f *fleet) serve(t *testing.T, name string) {
 	t.Helper()
+	role, _, _ := strings.Cut(name, "-")
 	address := "127.0.0.1:0"
-	if before := f.processes[role]; before != nil && before.HTTP != "" {
+	if before := f.processes[name]; before != nil && before.HTTP != "" {
 		address = strings.TrimPrefix(before.HTTP, "http://")
 	}
 	env := []string{
@@ -104,12 +106,12 @@ func (f *fleet) serve(t *testing.T, role string) {
 			env = append(env, variable+"="+f.processes[service].HTTP)
 		}
 	}
-	process, err := product.Start(t.Context(), binary, f.logs[role], env, "serve", role)
+	process, err := product.Start(t.Context(), binary, f.logs[name], env, "serve", role)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(process.Kill)
-	f.processes[role] = process
+	f.processes[name] = process
 }
 
 // stop lets all roles drain; each must end well.

@@ -22,6 +22,7 @@ type Config struct {
 	Rate    int // orders per second; 0: as fast as they go
 	Clients int
 	DataDir string // empty: a temporary folder that is removed
+	Broker  wire.BrokerConfig
 	Logger  *slog.Logger
 	Say     func(format string, args ...any) // tells a person what happens
 }
@@ -59,18 +60,22 @@ func (d *demo) start(ctx context.Context) error {
 	begin := time.Now()
 	var err error
 	d.servers, err = wire.StartServers(ctx, wire.ServersConfig{
-		DataDir: d.DataDir, Listen: true, Logger: d.Logger, Progress: func(text string) { d.Say("%s", text) },
+		DataDir: d.DataDir, Broker: d.Broker, Listen: true, Logger: d.Logger, Progress: func(text string) { d.Say("%s", text) },
 	})
 	if err != nil {
 		return err
 	}
-	d.Say("✓ PostgreSQL and JetStream are up, fsync on  %s", took(begin))
+	up := "PostgreSQL and JetStream are up, fsync on"
+	if d.servers.NATS == nil {
+		up = "PostgreSQL is up, fsync on; the broker is Kafka"
+	}
+	d.Say("✓ %s  %s", up, took(begin))
 	begin = time.Now()
 	upstreams := []string{}
 	for _, role := range wire.Roles() {
-		c := &child{role: role, logs: logs, env: append([]string{
-			"DATABASE_URL=" + d.servers.Databases[role], "NATS_URL=" + d.servers.NATS.URL(), "COUNTERMAND_SECRET=" + d.servers.Secrets.Operations,
-		}, upstreams...)}
+		c := &child{role: role, logs: logs, env: slices.Concat([]string{
+			"DATABASE_URL=" + d.servers.Databases[role], "COUNTERMAND_SECRET=" + d.servers.Secrets.Operations,
+		}, d.servers.BrokerEnvironment(), upstreams)}
 		d.children[role] = c
 		if err := c.start(ctx); err != nil {
 			return err

@@ -9,7 +9,6 @@ import (
 	"github.com/countermand/countermand/platform/admin"
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/consumer"
-	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/saga"
 )
 
@@ -20,24 +19,27 @@ func engineGraph() fx.Option {
 	)
 }
 
-func newEngine(pool *pgxpool.Pool, relay *outbox.Relay, process *Process) (*saga.Engine, error) {
-	return saga.NewEngine(pool, saga.EngineConfig{Wake: relay.Wake, Logger: process.Logger, Metrics: process.Registry}, Definitions()...)
+func newEngine(pool *pgxpool.Pool, send senders, process *Process) (*saga.Engine, error) {
+	return saga.NewEngine(pool, saga.EngineConfig{
+		Wake: send.Relay.Wake, Commands: send.Dispatcher, Logger: process.Logger, Metrics: process.Registry,
+	}, Definitions()...)
 }
 
-func runEngine(l lifecycle, process *Process, pool *pgxpool.Pool, b broker.Broker, relay *outbox.Relay, engine *saga.Engine, reader *saga.Reader) error {
+func runEngine(l lifecycle, process *Process, pool *pgxpool.Pool, b broker.Broker, send senders, engine *saga.Engine, reader *saga.Reader) error {
 	l.Hooks.Append(fx.StartHook(func(ctx context.Context) error {
 		if err := engine.Check(ctx); err != nil {
 			return err
 		}
 		return engine.Prepare(ctx)
 	}))
-	err := runFeed(l, process, pool, b, relay, engine, consumer.FeedConfig{
+	err := runFeed(l, process, pool, b, send, engine, consumer.FeedConfig{
 		Name: saga.ConsumerName, Topics: engine.Topics(), BatchMax: 256,
 	})
 	if err != nil {
 		return err
 	}
 	l.run("saga-timers", engine.RunTimers)
-	admin.Register(process.Admin, reader, process.Logger)
+	l.run("saga-retention", engine.RunRetention)
+	admin.Register(process.Admin, admin.Config{Reader: reader, Operator: engine, Logger: process.Logger})
 	return nil
 }

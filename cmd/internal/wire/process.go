@@ -11,9 +11,9 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/telemetry"
 )
 
@@ -25,8 +25,8 @@ type Process struct {
 	Telemetry *telemetry.Telemetry
 	Admin     *http.ServeMux
 	Version   string
-	// Conn is the broker connection of all roles; nil: each makes its own.
-	Conn *nats.Conn
+	// Broker is that of all roles; nil: each makes its own.
+	Broker broker.Broker
 
 	listener net.Listener
 	server   *http.Server

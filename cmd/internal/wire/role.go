@@ -8,12 +8,10 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/nats-io/nats.go"
 	"go.uber.org/fx"
 	"go.uber.org/fx/fxevent"
 
 	"github.com/countermand/countermand/platform/broker"
-	"github.com/countermand/countermand/platform/broker/natsbroker"
 	"github.com/countermand/countermand/platform/consumer"
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/postgres"
@@ -73,7 +71,7 @@ func (r *Running) Stop(ctx context.Context) error {
 func options(config Config, process *Process) fx.Option {
 	return fx.Options(
 		fx.Supply(config, process, process.Logger),
-		fx.Provide(openPool, connect, newBroker, newRelay),
+		fx.Provide(openPool, newBroker, newRelay, newDispatcher),
 		graph(config.Role),
 		fx.StartTimeout(2*time.Minute), fx.StopTimeout(stopTimeout),
 		fx.WithLogger(func(logger *slog.Logger) fxevent.Logger {
@@ -89,7 +87,7 @@ func graph(role string) fx.Option {
 	case Gateway:
 		return gatewayGraph()
 	case Engine:
-		return engineGraph()
+		return fx.Options(engineGraph(), scheduleGraph())
 	case Order:
 		return orderGraph()
 	case Payment:
@@ -107,6 +105,8 @@ func openPool(l lifecycle, config Config, process *Process) (*pgxpool.Pool, erro
 	settings := postgres.Config{URL: config.DatabaseURL, ApplicationName: "countermand-" + config.Role, MaxConns: 16}
 	if config.Role == Engine {
 		settings.Params = saga.SessionParams()
+	} else {
+		settings.Params = consumer.SessionParams()
 	}
 	pool, err := postgres.Open(ctx, settings)
 	if err != nil {
@@ -124,57 +124,34 @@ func openPool(l lifecycle, config Config, process *Process) (*pgxpool.Pool, erro
 	return pool, nil
 }
 
-// connect returns the process's broker connection, or makes the role's own.
-func connect(l lifecycle, config Config, process *Process) (*nats.Conn, error) {
-	if process.Conn != nil {
-		return process.Conn, nil
-	}
-	conn, err := nats.Connect(config.NATSURL,
-		nats.Name("countermand-"+config.Role),
-		nats.MaxReconnects(-1),            // the default gives up after two minutes
-		nats.RetryOnFailedConnect(true),   // start before the broker, as orchestrators do
-		nats.PingInterval(10*time.Second), // the default notices a dead server after four minutes
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if err != nil {
-				process.Logger.Warn("broker connection lost", "role", config.Role, "error", err)
-			}
-		}),
-		nats.ReconnectHandler(func(*nats.Conn) { process.Logger.Info("broker connection is back", "role", config.Role) }),
-	)
-	if err != nil {
-		return nil, fmt.Errorf("connect to NATS: %w", err)
-	}
-	l.Hooks.Append(fx.StopHook(conn.Close))
-	return conn, nil
-}
-
-func newBroker(conn *nats.Conn, config Config, process *Process) (broker.Broker, error) {
-	settings := natsbroker.Config{}
-	if process.Conn != nil { // the embedded server, which stages atomic batches in memory
-		settings.AtomicFrom = 4
-	}
-	b, err := natsbroker.New(conn, settings)
-	if err != nil {
-		return nil, err
-	}
-	process.Health.Add("broker/"+config.Role, b.Ping)
-	return b, nil
-}
-
 // newRelay makes the relay of the role's outbox. It is run by whoever writes.
 func newRelay(pool *pgxpool.Pool, b broker.Broker, config Config, process *Process) *outbox.Relay {
 	return outbox.NewRelay(pool, b, outbox.RelayConfig{Name: config.Role, Logger: process.Logger, Metrics: process.Registry})
 }
 
-// runFeed runs a processor over its topics, with the relay of its outbox: the
-// relay starts first and stops last, so that what the last batch wrote is sent.
-func runFeed(l lifecycle, process *Process, pool *pgxpool.Pool, b broker.Broker, relay *outbox.Relay, processor consumer.Processor, config consumer.FeedConfig) error {
+// newDispatcher makes what sends the role's commands or replies from memory.
+func newDispatcher(b broker.Broker, config Config, process *Process) *broker.Dispatcher {
+	return broker.NewDispatcher(b, broker.DispatcherConfig{Name: config.Role, Logger: process.Logger, Metrics: process.Registry})
+}
+
+// senders are what publishes for a role.
+type senders struct {
+	fx.In
+
+	Relay      *outbox.Relay
+	Dispatcher *broker.Dispatcher
+}
+
+// runFeed runs a processor over its topics, with what publishes for it: that
+// starts first and stops last, so that what the last batch left is sent.
+func runFeed(l lifecycle, process *Process, pool *pgxpool.Pool, b broker.Broker, send senders, processor consumer.Processor, config consumer.FeedConfig) error {
 	config.Logger, config.Metrics = process.Logger, process.Registry
 	feed, err := consumer.NewFeed(pool, b, processor, config)
 	if err != nil {
 		return err
 	}
-	l.run("relay", relay.Run)
+	l.run("relay", send.Relay.Run)
+	l.run("dispatcher", send.Dispatcher.Run)
 	l.run(config.Name, feed.Run)
 	return nil
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/consumer"
 	"github.com/countermand/countermand/platform/gateway"
-	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/services/inventory"
 	"github.com/countermand/countermand/services/order"
 	"github.com/countermand/countermand/services/payment"
@@ -31,7 +30,7 @@ type serviceParts struct {
 	Process   *Process
 	Pool      *pgxpool.Pool
 	Broker    broker.Broker
-	Relay     *outbox.Relay
+	Send      senders
 	At        *endpoint
 }
 
@@ -56,7 +55,7 @@ func orderGraph() fx.Option {
 
 func paymentGraph() fx.Option {
 	return fx.Invoke(func(p serviceParts) error {
-		s := payment.New(p.Pool, p.Relay.Wake, p.Process.Logger)
+		s := payment.New(p.Pool, p.Send.Relay.Wake, p.Process.Logger)
 		if err := p.run(payment.Name, s); err != nil {
 			return err
 		}
@@ -68,11 +67,13 @@ func paymentGraph() fx.Option {
 // run has the service obey commands and serve its read API. Default ports of the
 // services follow those of the gateway.
 func (p serviceParts) run(name string, s service) error {
-	commands, err := consumer.NewCommands(p.Pool, consumer.CommandsConfig{Name: name, Wake: p.Relay.Wake, Logger: p.Process.Logger}, s.Handlers()...)
+	commands, err := consumer.NewCommands(p.Pool, consumer.CommandsConfig{
+		Name: name, Wake: p.Send.Relay.Wake, Replies: p.Send.Dispatcher, Logger: p.Process.Logger,
+	}, s.Handlers()...)
 	if err != nil {
 		return err
 	}
-	err = runFeed(p.Lifecycle, p.Process, p.Pool, p.Broker, p.Relay, commands, consumer.FeedConfig{Name: name, Topics: commands.Topics()})
+	err = runFeed(p.Lifecycle, p.Process, p.Pool, p.Broker, p.Send, commands, consumer.FeedConfig{Name: name, Topics: commands.Topics()})
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -33,6 +34,11 @@ type Config struct {
 	// atomic batch: 12 by default, by measurement (an atomic batch has a fixed
 	// cost of staging files, a single message one fsync).
 	AtomicFrom int
+	// RestMax bounds how long a stream rests between two atomic batches, unless many
+	// messages wait: 3 ms by default, negative for no rest. A batch has a fixed
+	// cost, so a rest of twice the time that the last one took makes them larger
+	// while the stream is busy. It delays nothing on an idle one.
+	RestMax time.Duration
 	// Timeout of one publish or request: 5 s by default.
 	Timeout time.Duration
 }
@@ -53,6 +59,9 @@ func (c Config) withDefaults() Config {
 	if c.AtomicFrom == 0 {
 		c.AtomicFrom = 12
 	}
+	if c.RestMax == 0 {
+		c.RestMax = 3 * time.Millisecond
+	}
 	if c.Timeout == 0 {
 		c.Timeout = 5 * time.Second
 	}
@@ -72,6 +81,9 @@ type Broker struct {
 	js     jetstream.JetStream
 	config Config
 
+	linesMu sync.Mutex
+	lines   map[string]*line // by stream
+
 	ackWait time.Duration // of groups; a field so that tests need not wait
 }
 
@@ -84,7 +96,7 @@ func New(conn *nats.Conn, config Config) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("jetstream: %w", err)
 	}
-	return &Broker{conn: conn, js: js, config: config.withDefaults(), ackWait: ackWaitDefault}, nil
+	return &Broker{conn: conn, js: js, config: config.withDefaults(), lines: make(map[string]*line), ackWait: ackWaitDefault}, nil
 }
 
 // Partitions implements [broker.Broker].

@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nuid"
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/broker"
@@ -23,6 +21,9 @@ const (
 	headerBatchSequence  = "Nats-Batch-Sequence"
 	headerBatchCommit    = "Nats-Batch-Commit"
 )
+
+// errEarlier fails a message that must not overtake one that is not stored.
+var errEarlier = fmt.Errorf("%w: an earlier message of the batch is not stored", broker.ErrUnavailable)
 
 // errCodeMessageTooLarge is the JetStream API's error for a message beyond the
 // stream's own limit.
@@ -55,8 +56,6 @@ func (b *Broker) PublishBatch(ctx context.Context, messages []broker.Message) []
 
 // publishToStream publishes the messages at indexes to one stream, in order.
 func (b *Broker) publishToStream(ctx context.Context, stream string, messages []broker.Message, indexes []int, receipts []broker.Receipt) {
-	ctx, cancel := b.bound(ctx)
-	defer cancel()
 	for len(indexes) > 0 {
 		chunk := indexes[:min(len(indexes), broker.BatchMessagesMax)]
 		indexes = indexes[len(chunk):]
@@ -65,20 +64,6 @@ func (b *Broker) publishToStream(ctx context.Context, stream string, messages []
 			return
 		}
 	}
-}
-
-// notStored fails the messages that must not overtake one that is not stored.
-func notStored(indexes []int, receipts []broker.Receipt) {
-	for _, i := range indexes {
-		receipts[i].Err = fmt.Errorf("%w: an earlier message of the batch is not stored", broker.ErrUnavailable)
-	}
-}
-
-// letter is a message in the form in which it goes out, or why it cannot.
-type letter struct {
-	msg       *nats.Msg
-	partition int
-	err       error
 }
 
 // publishChunk publishes what fits one atomic batch and reports whether all of it
@@ -92,12 +77,12 @@ func (b *Broker) publishChunk(ctx context.Context, stream string, messages []bro
 			break
 		}
 	}
-	stored, refused := true, good < b.config.AtomicFrom
-	if !refused {
-		stored, refused = b.publishAtomically(ctx, letters[:good], indexes[:good], receipts)
-	}
-	if refused {
-		stored = b.publishSingly(ctx, letters[:good], indexes[:good], receipts)
+	stored := true
+	if good > 0 {
+		for n, receipt := range b.line(stream).publish(ctx, letters[:good]) {
+			receipts[indexes[n]] = receipt
+			stored = stored && receipt.Err == nil
+		}
 	}
 	if good == len(indexes) {
 		return stored
@@ -111,63 +96,19 @@ func (b *Broker) publishChunk(ctx context.Context, stream string, messages []bro
 	return false
 }
 
-// publishSingly publishes one message after the other and stops at the first
-// that is not stored: a later one must not overtake it.
-func (b *Broker) publishSingly(ctx context.Context, letters []letter, indexes []int, receipts []broker.Receipt) bool {
-	for n, i := range indexes {
-		ack, err := b.request(ctx, letters[n].msg)
-		receipts[i] = letters[n].receipt(ack, err)
-		if err != nil {
-			notStored(indexes[n+1:], receipts)
-			return false
-		}
+// notStored fails the messages that must not overtake one that is not stored.
+func notStored(indexes []int, receipts []broker.Receipt) {
+	for _, i := range indexes {
+		receipts[i].Err = errEarlier
 	}
-	return true
 }
 
-// publishAtomically publishes all messages as one atomic batch. Only the last
-// one, the commit, is answered. A batch that the server refuses is not stored;
-// which message is to blame the server does not say: it may be too large, or one
-// whose publish id has been seen. Then they are to go one by one, where each gets
-// an answer of its own.
-func (b *Broker) publishAtomically(ctx context.Context, letters []letter, indexes []int, receipts []broker.Receipt) (stored, refused bool) {
-	batch := nuid.Next()
-	last := len(letters) - 1
-	var ack pubAck
-	var err error
-	for n := range letters {
-		header := letters[n].msg.Header
-		header[headerBatchID] = []string{batch}
-		header[headerBatchSequence] = []string{strconv.Itoa(n + 1)}
-		if n == last {
-			header[headerBatchCommit] = []string{"1"}
-			ack, err = b.request(ctx, letters[n].msg)
-		} else if err = b.conn.PublishMsg(letters[n].msg); err != nil {
-			err = fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
-			break
-		}
-	}
-	var api *apiError
-	if errors.As(err, &api) || err == nil && ack.Batch != batch { // or it knows no batches
-		for n := range letters {
-			header := letters[n].msg.Header
-			delete(header, headerBatchID)
-			delete(header, headerBatchSequence)
-			delete(header, headerBatchCommit)
-		}
-		return false, true
-	}
-	for n, i := range indexes {
-		receipts[i] = letters[n].receipt(pubAck{Sequence: ack.Sequence - uint64(last-n)}, err)
-	}
-	return err == nil, false
-}
-
-func (l *letter) receipt(ack pubAck, err error) broker.Receipt {
-	if err != nil {
-		return broker.Receipt{Partition: l.partition, Err: fmt.Errorf("publish to %s: %w", l.msg.Subject, err)}
-	}
-	return broker.Receipt{Partition: l.partition, Offset: ack.Sequence, Duplicate: ack.Duplicate}
+// letter is a message in the form in which it goes out, or why it cannot.
+type letter struct {
+	msg       *nats.Msg
+	publishID string
+	partition int
+	err       error
 }
 
 // encode puts a message into its form for the wire, after checking that it may
@@ -175,7 +116,7 @@ func (l *letter) receipt(ack pubAck, err error) broker.Receipt {
 // can decode, and a message beyond the server's limit would hold up its batch.
 func (b *Broker) encode(stream string, message *broker.Message) letter {
 	partition := broker.Partition(message.Event.Key(), b.config.Partitions)
-	one := letter{partition: partition, msg: &nats.Msg{Subject: subject(message.Topic, partition), Data: message.Event.Data}}
+	one := letter{partition: partition, publishID: message.PublishID, msg: &nats.Msg{Subject: subject(message.Topic, partition), Data: message.Event.Data}}
 	if err := errors.Join(message.Topic.Validate(), message.Event.Validate()); err != nil {
 		one.err = fmt.Errorf("%w: %w", broker.ErrRejected, err)
 		return one
@@ -197,6 +138,13 @@ func (b *Broker) encode(stream string, message *broker.Message) letter {
 		one.err = fmt.Errorf("%w: %d bytes with headers, and the server takes %d", broker.ErrRejected, size, limit)
 	}
 	return one
+}
+
+func (l *letter) receipt(ack pubAck, err error) broker.Receipt {
+	if err != nil {
+		return broker.Receipt{Partition: l.partition, Err: fmt.Errorf("publish to %s: %w", l.msg.Subject, err)}
+	}
+	return broker.Receipt{Partition: l.partition, Offset: ack.Sequence, Duplicate: ack.Duplicate}
 }
 
 type pubAck struct {

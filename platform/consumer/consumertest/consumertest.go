@@ -63,7 +63,7 @@ func New(t *testing.T, config Config) *Rig {
 	t.Helper()
 	r := &Rig{T: t, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), name: config.Name, early: make(map[string][]events.Event)}
 	var err error
-	if r.Pool, err = postgres.Open(t.Context(), postgres.Config{URL: embeddedtest.Postgres(t), MaxConns: 40}); err != nil {
+	if r.Pool, err = postgres.Open(t.Context(), postgres.Config{URL: embeddedtest.Postgres(t), Params: consumer.SessionParams(), MaxConns: 40}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Pool.Close)
@@ -86,8 +86,9 @@ func New(t *testing.T, config Config) *Rig {
 		t.Fatal(err)
 	}
 	r.Relay = outbox.NewRelay(r.Pool, r.Broker, outbox.RelayConfig{Name: config.Name, Logger: r.Logger})
+	replies := broker.NewDispatcher(r.Broker, broker.DispatcherConfig{Name: config.Name, Logger: r.Logger})
 	r.commands, err = consumer.NewCommands(r.Pool, consumer.CommandsConfig{
-		Name: config.Name, AttemptsMax: max(config.AttemptsMax, 2), Wake: r.Relay.Wake, Logger: r.Logger,
+		Name: config.Name, AttemptsMax: max(config.AttemptsMax, 2), Wake: r.Relay.Wake, Replies: replies, Logger: r.Logger,
 	}, config.Handlers(r)...)
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +100,7 @@ func New(t *testing.T, config Config) *Rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.replies.Close)
-	r.Run(r.Relay.Run)
+	r.Run(r.Relay.Run, replies.Run)
 	r.Feed()
 	return r
 }

@@ -17,11 +17,12 @@ create table saga (
 	updated_at  timestamptz not null
 ) with (fillfactor = 70); -- room for HOT updates: no index below changes between two steps
 
-create index saga_created on saga (created_at desc, id desc);
+-- A list of all is merged from the six statuses.
 create index saga_status on saga (status, created_at desc, id desc);
 
 -- One row per saga that has not ended. due_at is when to look at it, null when
--- only a message can move it; it may be early, never late.
+-- only a message can move it. It may be early, never late: moving it costs more than
+-- looking in vain.
 create table saga_live (
 	saga_id uuid        primary key,
 	due_at  timestamptz
@@ -35,9 +36,9 @@ create table saga_log (
 	saga_id uuid   not null,
 	seq     bigint not null,
 	day     date   not null,
-	entry   bytea  not null,
-	primary key (saga_id, seq, day)
+	entry   bytea  not null
 ) partition by range (day);
+create index saga_log_saga on saga_log (saga_id); -- seq is unique in it by the guard of the saga's revision
 create table saga_log_default partition of saga_log default;
 
 -- What a definition wants its sagas to be found by.
@@ -48,6 +49,29 @@ create table saga_attribute (
 	primary key (saga_id, name)
 );
 create index saga_attribute_value on saga_attribute (name, value, saga_id);
+
+-- Who holds a lock and who waits for it, in the order of seq.
+create table saga_lock (
+	key        text        not null,
+	saga_id    uuid        not null,
+	step       text        not null,
+	seq        bigint      not null generated always as identity,
+	slots      integer     not null,
+	rate       float8      not null,
+	ttl        interval,
+	granted_at timestamptz,
+	expires_at timestamptz,
+	primary key (key, saga_id, step)
+);
+create index saga_lock_saga on saga_lock (saga_id);
+
+-- How many sagas may begin at once, of definitions with a rate.
+create table saga_bucket (
+	key       text        primary key,
+	rate      float8      not null,
+	tokens    float8      not null,
+	filled_at timestamptz not null
+);
 
 -- The shape of each definition that an engine has run, for those who read sagas
 -- without its code.
