@@ -75,6 +75,17 @@ test-kafka: ## Run the broker's suites and the end-to-end tests on Apache Kafka,
 test-short: ## Run the tests that need no server, in seconds
 	@go test -short $(TEST_FLAGS) $(call packages,$(MODULES))
 
+SEEDS ?= 100000
+
+.PHONY: sim
+sim: ## Play SEEDS simulated worlds that go wrong, with sagas of all kinds
+	@go test -count=1 -timeout 0 -v ./tests/sim -run 'TestShop$$|TestFlows$$' -sagatest.seeds $(SEEDS)
+
+.PHONY: mutants
+mutants: ## Break the saga engine line by line, and show that the simulation notices
+	@go test -count=1 -v ./tests/sim -run TestFlaws
+	@go run ./tests/sim/mutate
+
 .PHONY: lint
 lint: $(LINT) ## Check style, imports and common faults
 	@$(LINT) config verify
@@ -129,6 +140,14 @@ fences: ## Check the direction of imports; deleting the samples may break cmd an
 bench: ## Run the benchmark NAME on servers it starts itself
 	@echo 'Compiling and starting servers; the figures come at the end.'
 	@go run ./tests/bench $(NAME) $(ARGS)
+
+# A module of its own outside the workspace, so that nothing else here downloads
+# the engines that it compares with. Nothing keeps its go.mod tidy when the modules
+# that it uses change, hence -mod=mod.
+.PHONY: bench-peers
+bench-peers: ## Run checkout-3 on this engine, DBOS and River, on one Postgres, and print the ratios
+	@echo 'Downloading and compiling the peers, then several minutes of load; the figures come at the end.' >&2
+	@cd tests/bench/peers && GOWORK=off go run -mod=mod . $(ARGS)
 
 .PHONY: generate
 generate: ## Write again what is generated from code, such as the JSON Schemas of the contracts

@@ -27,18 +27,40 @@ func TestExitCodes(t *testing.T) {
 		args []string
 		want int
 	}{
-		"no command shows help":               {nil, wire.ExitOK},
-		"version":                             {[]string{"version"}, wire.ExitOK},
-		"an unknown command":                  {[]string{"nonsense"}, wire.ExitUsage},
-		"an unknown flag":                     {[]string{"dev", "--nonsense"}, wire.ExitUsage},
-		"a missing argument":                  {[]string{"saga", "get"}, wire.ExitUsage},
-		"an unknown role":                     {[]string{"serve", "nobody"}, wire.ExitUsage},
-		"migrate without a database":          {[]string{"migrate", "engine"}, wire.ExitUsage},
-		"a bad output format":                 {[]string{"saga", "list", "-o", "xml"}, wire.ExitUsage},
-		"no admin API there":                  {[]string{"saga", "list", "--admin", "http://127.0.0.1:1"}, wire.ExitUnreachable},
-		"a saga that does not exist":          {[]string{"saga", "get", "x", "--admin", notFound.URL}, exitNotFound},
-		"a demo of no orders":                 {[]string{"demo", "--orders", "0"}, wire.ExitUsage},
-		"an admin URL that cannot be a URL":   {[]string{"saga", "list", "--admin", "http://%zz"}, wire.ExitUsage},
+		"no command shows help":             {nil, wire.ExitOK},
+		"version":                           {[]string{"version"}, wire.ExitOK},
+		"an unknown command":                {[]string{"nonsense"}, wire.ExitUsage},
+		"an unknown flag":                   {[]string{"dev", "--nonsense"}, wire.ExitUsage},
+		"a missing argument":                {[]string{"saga", "get"}, wire.ExitUsage},
+		"an unknown role":                   {[]string{"serve", "nobody"}, wire.ExitUsage},
+		"migrate without a database":        {[]string{"migrate", "engine"}, wire.ExitUsage},
+		"a bad output format":               {[]string{"saga", "list", "-o", "xml"}, wire.ExitUsage},
+		"no admin API there":                {[]string{"saga", "list", "--admin", "http://127.0.0.1:1"}, wire.ExitUnreachable},
+		"a saga that does not exist":        {[]string{"saga", "get", "x", "--admin", notFound.URL}, exitNotFound},
+		"a demo of no orders":               {[]string{"demo", "--orders", "0"}, wire.ExitUsage},
+		"an admin URL that cannot be a URL": {[]string{"saga", "list", "--admin", "http://%zz"}, wire.ExitUsage},
+		"an order without a reason":         {[]string{"saga", "pause", "x", "--admin", notFound.URL}, wire.ExitUsage},
+		"an order to nobody":                {[]string{"saga", "pause", "x", "--reason", "r", "--admin", notFound.URL}, exitNotFound},
+		"a skip without a step":             {[]string{"saga", "skip", "x", "--reason", "r", "--admin", notFound.URL}, wire.ExitUsage},
+		"data that is not JSON":             {[]string{"saga", "complete", "x", "--step", "s", "--data", "{", "--reason", "r"}, wire.ExitUsage},
+		"an unknown verb in bulk":           {[]string{"saga", "bulk", "dance", "--reason", "r"}, wire.ExitUsage},
+		"a time that is none":               {[]string{"saga", "list", "--created-after", "today"}, wire.ExitUsage},
+		"a bulk order that nobody confirms": {[]string{"saga", "bulk", "pause", "--admin", notFound.URL}, wire.ExitUsage},
+		"the definitions of this binary":    {[]string{"def", "list"}, wire.ExitOK},
+		"a check of them":                   {[]string{"def", "lint"}, wire.ExitOK},
+		"a drawing":                         {[]string{"def", "graph", "checkout", "-o", "svg"}, wire.ExitOK},
+		"a drawing of nothing":              {[]string{"def", "graph", "nothing"}, exitNotFound},
+		"compat without a database":         {[]string{"def", "compat"}, wire.ExitUsage},
+		"a backfill without a range":        {[]string{"schedule", "backfill", "x"}, wire.ExitUsage},
+		"a schedule without a time":         {[]string{"schedule", "create", "x", "--command", "a.b.v1"}, wire.ExitUsage},
+		"a schedule with a bad start":       {[]string{"schedule", "create", "x", "--every", "1h", "--start", "soon"}, wire.ExitUsage},
+		"data that is not there":            {[]string{"schedule", "create", "x", "--every", "1h", "--data", "@/nowhere"}, wire.ExitUsage},
+		"a dry run needs no admin API": {
+			[]string{"schedule", "create", "x", "--every", "1h", "--command", "a.b.v1", "--dry-run", "--admin", "http://127.0.0.1:1"}, wire.ExitOK,
+		},
+		"a schedule that does not exist":      {[]string{"schedule", "show", "x", "--admin", notFound.URL}, exitNotFound},
+		"pausing what does not exist":         {[]string{"schedule", "pause", "x", "--admin", notFound.URL}, exitNotFound},
+		"no admin API to create it at":        {[]string{"schedule", "create", "x", "--every", "1h", "--command", "a.b.v1", "--admin", "http://127.0.0.1:1"}, wire.ExitUnreachable},
 		"watching a saga that does not exist": {[]string{"saga", "watch", "x", "--admin", notFound.URL}, exitNotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -68,7 +90,7 @@ func TestTreeShowsStepsWithWhatBecameOfThem(t *testing.T) {
 ├─ ✗ reserve-stock  rejected
 └─ · authorize-payment  pending
 `
-	if got := tree(instance(saga.Compensated)); got != want {
+	if got := tree(instance(saga.Compensated), nil); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
@@ -95,7 +117,11 @@ func TestListOutputs(t *testing.T) {
 func TestWatchEndsWithTheSaga(t *testing.T) {
 	statuses := []saga.Status{saga.Running, saga.Compensating, saga.Compensated}
 	asked := 0
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/definitions/") {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
 		in := instance(statuses[min(asked, len(statuses)-1)])
 		in.Revision = int64(asked)
 		asked++

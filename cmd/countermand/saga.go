@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,155 +13,149 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/countermand/countermand/cmd/internal/wire"
 	"github.com/countermand/countermand/platform/admin"
 	"github.com/countermand/countermand/platform/saga"
 )
 
-// exitNotFound is the exit code for a saga that does not exist.
-const exitNotFound = 4
-
 func sagaCommand() *cobra.Command {
-	client := &adminClient{http: &http.Client{Timeout: 10 * time.Second}}
-	cmd := &cobra.Command{Use: "saga", Short: "Look into sagas: list, get, watch"}
+	client := &adminClient{http: new(http.Client)}
+	cmd := &cobra.Command{
+		Use: "saga", Short: "Look into sagas, and tell them what to do",
+		Long: `Saga looks into sagas through the admin API of an engine, and tells them what
+to do. Every verb can be tried with --dry-run, and is kept in the saga's history
+with --by and --reason.`,
+	}
 	cmd.PersistentFlags().StringVar(&client.base, "admin", fallback(os.Getenv("COUNTERMAND_ADMIN_URL"), "http://"+wire.DefaultAdminAddr),
 		"admin API of a dev process or an engine (COUNTERMAND_ADMIN_URL)")
-	cmd.AddCommand(sagaListCommand(client), sagaGetCommand(client), sagaWatchCommand(client))
+	cmd.AddCommand(
+		sagaListCommand(client), sagaGetCommand(client), sagaWatchCommand(client), sagaHistoryCommand(client),
+		sagaPreviewCommand(client), sagaExportCommand(client), sagaBulkCommand(client),
+	)
+	for _, v := range verbs {
+		cmd.AddCommand(sagaVerbCommand(client, v))
+	}
 	return cmd
 }
 
+// filterFlags select sagas.
+type filterFlags struct {
+	status, definition, code, step              string
+	attributes                                  map[string]string
+	createdAfter, createdBefore, untouchedSince string
+}
+
+func (f *filterFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.status, "status", "", "only this status: running, compensating, completed, compensated, stuck, abandoned")
+	complete(cmd, "status", "running", "compensating", "completed", "compensated", "stuck", "abandoned")
+	flags.StringVar(&f.definition, "definition", "", "only sagas of this definition, such as checkout")
+	flags.StringVar(&f.code, "code", "", "only those that failed or are stuck with this code, such as out_of_stock")
+	flags.StringVar(&f.step, "step", "", "only those that failed, are stuck or wait at this step")
+	flags.StringToStringVar(&f.attributes, "attribute", nil, "only those with this search attribute, NAME=VALUE")
+	flags.StringVar(&f.createdAfter, "created-after", "", "only those begun since: a time, or an age such as 2h")
+	flags.StringVar(&f.createdBefore, "created-before", "", "only those begun before: a time, or an age")
+	flags.StringVar(&f.untouchedSince, "updated-before", "", "only those in which nothing has happened since: a time, or an age")
+}
+
+// filter returns what the flags say.
+func (f *filterFlags) filter(now time.Time) (admin.BulkFilter, error) {
+	out := admin.BulkFilter{Status: saga.Status(f.status), Definition: f.definition, Code: f.code, Step: f.step, Attributes: f.attributes}
+	for flag, at := range map[string]struct {
+		text string
+		into *time.Time
+	}{
+		"created-after": {f.createdAfter, &out.CreatedAfter}, "created-before": {f.createdBefore, &out.CreatedBefore},
+		"updated-before": {f.untouchedSince, &out.UpdatedBefore},
+	} {
+		if at.text == "" {
+			continue
+		}
+		if age, err := time.ParseDuration(at.text); err == nil {
+			*at.into = now.Add(-age).UTC().Truncate(time.Second)
+			continue
+		}
+		parsed, err := time.Parse(time.RFC3339, at.text)
+		if err != nil {
+			return out, failure{wire.ExitUsage, fmt.Errorf("--%s %q is no time", flag, at.text), "use an age such as 90m, or a time such as 2026-11-22T08:30:00Z"}
+		}
+		*at.into = parsed.UTC()
+	}
+	return out, nil
+}
+
+// query returns a filter as the list takes it.
+func query(f admin.BulkFilter) url.Values {
+	values := make(url.Values)
+	set := func(name, value string) {
+		if value != "" {
+			values.Set(name, value)
+		}
+	}
+	set("status", string(f.Status))
+	set("definition", f.Definition)
+	set("code", f.Code)
+	set("step", f.Step)
+	for name, value := range f.Attributes {
+		values.Set("attribute."+name, value)
+	}
+	for name, at := range map[string]time.Time{"created_after": f.CreatedAfter, "created_before": f.CreatedBefore, "updated_before": f.UpdatedBefore} {
+		if !at.IsZero() {
+			values.Set(name, at.Format(time.RFC3339))
+		}
+	}
+	return values
+}
+
 func sagaListCommand(client *adminClient) *cobra.Command {
-	var status, definition, output string
-	var limit int
+	var (
+		flags  filterFlags
+		output string
+		limit  int
+	)
 	cmd := &cobra.Command{
 		Use: "list", Short: "List sagas, newest first", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			query := url.Values{"limit": {strconv.Itoa(min(limit, 500))}}
-			if status != "" {
-				query.Set("status", status)
+			filter, err := flags.filter(time.Now())
+			if err != nil {
+				return err
 			}
-			if definition != "" {
-				query.Set("definition", definition)
+			sagas, err := client.list(cmd.Context(), filter, limit)
+			if err != nil {
+				return err
 			}
-			sagas := []saga.Summary{} // not nil: an empty list is [] in JSON
-			for len(sagas) < limit {
-				var page admin.List
-				if err := client.get(cmd.Context(), "/admin/v1/sagas?"+query.Encode(), &page); err != nil {
-					return err
-				}
-				sagas = append(sagas, page.Sagas...)
-				if page.Next == "" {
-					break
-				}
-				query.Set("cursor", page.Next)
-			}
-			return printList(cmd.OutOrStdout(), sagas[:min(limit, len(sagas))], output)
+			return printList(cmd.OutOrStdout(), sagas, output)
 		},
 	}
-	cmd.Flags().StringVar(&status, "status", "", "only this status: running, compensating, completed, compensated, stuck, abandoned")
-	cmd.Flags().StringVar(&definition, "definition", "", "only sagas of this definition, such as checkout")
+	flags.register(cmd)
 	cmd.Flags().IntVar(&limit, "limit", 20, "at most this many")
 	outputFlag(cmd, &output)
 	return cmd
 }
 
-func sagaGetCommand(client *adminClient) *cobra.Command {
-	var output string
-	cmd := &cobra.Command{
-		Use: "get ID", Short: "Show one saga with its steps", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			in, err := client.saga(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			if output != "table" {
-				return printJSON(cmd.OutOrStdout(), in, output)
-			}
-			_, err = io.WriteString(cmd.OutOrStdout(), tree(in))
-			return err
-		},
+// list returns that many sagas, newest first.
+func (c *adminClient) list(ctx context.Context, filter admin.BulkFilter, limit int) ([]saga.Summary, error) {
+	values := query(filter)
+	values.Set("limit", strconv.Itoa(min(limit, 500)))
+	var sagas []saga.Summary
+	for len(sagas) < limit {
+		var page admin.List
+		if err := c.get(ctx, "/admin/v1/sagas?"+values.Encode(), &page); err != nil {
+			return nil, err
+		}
+		sagas = append(sagas, page.Sagas...)
+		if page.Next == "" {
+			break
+		}
+		values.Set("cursor", page.Next)
 	}
-	outputFlag(cmd, &output)
-	return cmd
-}
-
-func sagaWatchCommand(client *adminClient) *cobra.Command {
-	var output string
-	cmd := &cobra.Command{
-		Use: "watch ID", Short: "Follow one saga until it ends; exit code 1 unless it completed", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return watch(cmd, client, args[0], output) },
-	}
-	outputFlag(cmd, &output)
-	return cmd
-}
-
-// watch prints the saga at each of its transitions. On a terminal the tree is
-// drawn over the one before.
-func watch(cmd *cobra.Command, client *adminClient, id, output string) error {
-	out := cmd.OutOrStdout()
-	terminal := out == os.Stdout && term.IsTerminal(int(os.Stdout.Fd()))
-	var revision int64
-	drawn := 0
-	for {
-		in, err := client.saga(cmd.Context(), id)
-		if err != nil {
-			return err
-		}
-		if in.Revision != revision {
-			revision = in.Revision
-			if output != "table" {
-				if err := printJSON(out, in, "jsonl"); err != nil {
-					return err
-				}
-			} else {
-				text := tree(in)
-				if terminal && drawn > 0 {
-					text = fmt.Sprintf("\x1b[%dA\x1b[J%s", drawn, text)
-				}
-				drawn = strings.Count(tree(in), "\n")
-				if _, err := io.WriteString(out, text); err != nil {
-					return err
-				}
-			}
-		}
-		if in.Status.Final() {
-			if in.Status != saga.Completed {
-				return failure{wire.ExitFailed, fmt.Errorf("saga ended %s", in.Status), ""}
-			}
-			return nil
-		}
-		select {
-		case <-time.After(200 * time.Millisecond):
-		case <-cmd.Context().Done():
-			return cmd.Context().Err()
-		}
-	}
-}
-
-func outputFlag(cmd *cobra.Command, output *string) {
-	cmd.Flags().StringVarP(output, "output", "o", "table", "table, json or jsonl")
-	cmd.PreRunE = func(*cobra.Command, []string) error {
-		switch *output {
-		case "table", "json", "jsonl":
-			return nil
-		}
-		return failure{wire.ExitUsage, fmt.Errorf("output %q", *output), "use table, json or jsonl"}
-	}
+	return sagas[:max(min(limit, len(sagas)), 0)], nil
 }
 
 func printList(w io.Writer, sagas []saga.Summary, output string) error {
-	switch output {
-	case "json":
-		return printJSON(w, sagas, output)
-	case "jsonl":
-		for i := range sagas {
-			if err := printJSON(w, sagas[i], output); err != nil {
-				return err
-			}
-		}
-		return nil
+	if output != "table" {
+		return printAll(w, sagas, output)
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "ID\tSAGA\tSTATUS\tWAITS FOR\tAGE\tWHY")
@@ -175,104 +167,202 @@ func printList(w io.Writer, sagas []saga.Summary, output string) error {
 	return table.Flush()
 }
 
-// tree shows a saga with its steps, and under each step its compensation.
-func tree(in admin.Saga) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %s@%d  %s  %s\n", in.ID, in.Name, in.Version, in.Status, why(&in.Instance))
-	for i, step := range in.Steps {
-		branch := "├─"
-		if i == len(in.Steps)-1 {
-			branch = "└─"
-		}
-		fmt.Fprintf(&b, "%s %s %s  %s", branch, mark(step.Status), step.Name, step.Status)
-		if step.Do.Attempts > 1 {
-			fmt.Fprintf(&b, "  %d attempts", step.Do.Attempts)
-		}
-		if step.Undo.Attempts > 1 {
-			fmt.Fprintf(&b, "  %d undo attempts", step.Undo.Attempts)
-		}
-		b.WriteByte('\n')
+func sagaGetCommand(client *adminClient) *cobra.Command {
+	var (
+		output string
+		follow bool
+	)
+	cmd := &cobra.Command{
+		Use: "get ID", Short: "Show one saga with its steps", Args: cobra.ExactArgs(1), ValidArgsFunction: client.completeID(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if follow {
+				return watch(cmd, client, args[0], output)
+			}
+			in, err := client.saga(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return client.show(cmd.Context(), cmd.OutOrStdout(), in, output)
+		},
 	}
-	return b.String()
+	cmd.Flags().BoolVarP(&follow, "watch", "w", false, "follow it until it ends, as saga watch does")
+	outputFlag(cmd, &output)
+	return cmd
 }
 
-func mark(status saga.StepStatus) string {
-	switch status {
-	case saga.StepDone:
-		return "✓"
-	case saga.StepRejected, saga.StepTimedOut:
-		return "✗"
-	case saga.StepRunning:
-		return "▶"
-	case saga.StepCompensating, saga.StepCompensated:
-		return "↩"
-	default:
-		return "·"
+// show prints a saga.
+func (c *adminClient) show(ctx context.Context, w io.Writer, in admin.Saga, output string) error {
+	if output != "table" {
+		return printJSON(w, in, output)
 	}
-}
-
-func why(in *saga.Instance) string {
-	f := in.Trouble
-	if f == nil {
-		f = in.Failure
-	}
-	if f == nil {
-		return ""
-	}
-	return strings.TrimSuffix(fmt.Sprintf("%s: %s, %s", f.Step, f.Code, f.Message), ", ")
-}
-
-func printJSON(w io.Writer, value any, output string) error {
-	encoder := json.NewEncoder(w)
-	if output == "json" {
-		encoder.SetIndent("", "  ")
-	}
-	return encoder.Encode(value)
-}
-
-// adminClient calls the admin API.
-type adminClient struct {
-	base string
-	http *http.Client
-}
-
-func (c *adminClient) saga(ctx context.Context, id string) (admin.Saga, error) {
-	var in admin.Saga
-	err := c.get(ctx, "/admin/v1/sagas/"+url.PathEscape(id), &in)
-	return in, err
-}
-
-func (c *adminClient) get(ctx context.Context, path string, into any) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(c.base, "/")+path, nil)
+	graph, err := c.graph(ctx, in.Name, in.Version)
 	if err != nil {
-		return failure{wire.ExitUsage, err, "--admin wants a URL such as http://127.0.0.1:8081"}
+		return err
 	}
-	response, err := c.http.Do(request)
+	_, err = io.WriteString(w, tree(in, graph))
+	return err
+}
+
+func sagaHistoryCommand(client *adminClient) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use: "history ID", Short: "Show every transition of a saga, after checking that none was changed", Args: cobra.ExactArgs(1),
+		ValidArgsFunction: client.completeID(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var history admin.History
+			if err := client.get(cmd.Context(), "/admin/v1/sagas/"+url.PathEscape(args[0])+"/history", &history); err != nil {
+				return err
+			}
+			if output != "table" {
+				return printAll(cmd.OutOrStdout(), history.Entries, output)
+			}
+			return printHistory(cmd.OutOrStdout(), history.Entries)
+		},
+	}
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+func printHistory(w io.Writer, entries []saga.Entry) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "SEQ\tAT\tCAUSE\tSTATUS\tSTEPS")
+	for i := range entries {
+		e := &entries[i]
+		cause := e.Cause.Kind
+		if o := e.Cause.Order; o != nil {
+			cause = fmt.Sprintf("%s by %s: %s", o.Verb, fallback(o.By, "nobody"), o.Reason)
+		}
+		var changes []string
+		for _, c := range e.Changes {
+			text := c.Step + " " + string(c.Status)
+			if c.Attempt > 1 {
+				text += fmt.Sprintf(" (attempt %d)", c.Attempt)
+			}
+			changes = append(changes, text)
+		}
+		if f := e.Trouble; f != nil {
+			changes = append(changes, "stuck: "+string(f.Code))
+		} else if f := e.Failure; f != nil {
+			changes = append(changes, "because of "+string(f.Code))
+		}
+		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\n", e.Seq, e.At.Format("2006-01-02T15:04:05.000Z"), cause, e.Status, strings.Join(changes, ", "))
+	}
+	return table.Flush()
+}
+
+func sagaPreviewCommand(client *adminClient) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use: "preview ID", Short: "Show what a compensation would send, in order", Args: cobra.ExactArgs(1), ValidArgsFunction: client.completeID(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var preview saga.Preview
+			if err := client.get(cmd.Context(), "/admin/v1/sagas/"+url.PathEscape(args[0])+"/preview", &preview); err != nil {
+				return err
+			}
+			if output != "table" {
+				return printJSON(cmd.OutOrStdout(), preview, output)
+			}
+			if err := printSends(cmd.OutOrStdout(), preview.Sends); err != nil {
+				return err
+			}
+			if preview.Trouble != nil {
+				return failure{wire.ExitFailed, fmt.Errorf("it would get stuck at %s: %s, %s", preview.Trouble.Step, preview.Trouble.Code, preview.Trouble.Message), ""}
+			}
+			return nil
+		},
+	}
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+// printSends lists messages.
+func printSends(w io.Writer, sends []saga.Planned) error {
+	if len(sends) == 0 {
+		_, err := fmt.Fprintln(w, "nothing is sent")
+		return err
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "STEP\tSENDS\tDONE?\tREQUEST")
+	for _, p := range sends {
+		what, done := p.Type, ""
+		if p.Kind == "local step" {
+			what = "(in the engine)"
+		}
+		switch {
+		case p.InDoubt:
+			done = "in doubt"
+		case p.Undo:
+			done = "yes"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", fallback(p.Step, "-"), what, done, p.Request)
+	}
+	return table.Flush()
+}
+
+func sagaExportCommand(client *adminClient) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use: "export ID", Short: "Print everything there is of a saga, for an archive or a test", Args: cobra.ExactArgs(1),
+		ValidArgsFunction: client.completeID(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var export saga.Export
+			if err := client.get(cmd.Context(), "/admin/v1/sagas/"+url.PathEscape(args[0])+"/export", &export); err != nil {
+				return err
+			}
+			if output == "table" {
+				return printHistory(cmd.OutOrStdout(), export.History)
+			}
+			return printJSON(cmd.OutOrStdout(), export, output)
+		},
+	}
+	outputFlagOf(cmd, &output, "json", "jsonl", "table")
+	return cmd
+}
+
+// completeID has the shell complete the id of a saga from the newest ones, of those
+// statuses if any are given.
+func (c *adminClient) completeID(statuses ...saga.Status) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		if len(statuses) == 0 {
+			statuses = []saga.Status{""}
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second) // a shell waits for it
+		defer cancel()
+		var all []cobra.Completion
+		for _, status := range statuses {
+			sagas, err := c.list(ctx, admin.BulkFilter{Status: status}, 50)
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveError
+			}
+			for _, s := range sagas {
+				all = append(all, cobra.CompletionWithDesc(s.ID, fmt.Sprintf("%s@%d %s", s.Name, s.Version, s.Status)))
+			}
+		}
+		return all, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+	}
+}
+
+// completeStep has the shell complete the step of the saga that is named.
+func (c *adminClient) completeStep(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
+	defer cancel()
+	in, err := c.saga(ctx, args[0])
 	if err != nil {
-		return failure{
-			wire.ExitUnreachable, fmt.Errorf("no admin API at %s: %w", c.base, errors.Unwrap(err)),
-			"start one with: countermand dev, or name it with --admin URL",
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var all []cobra.Completion
+	for _, step := range in.Steps {
+		if step.Status == saga.StepRunning || step.Status == saga.StepCompensating {
+			all = append(all, cobra.CompletionWithDesc(step.Name, string(step.Status)))
 		}
 	}
-	defer func() { _ = response.Body.Close() }()
-	if response.StatusCode != http.StatusOK {
-		var problem struct{ Code, Detail string }
-		if err := json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(&problem); err != nil {
-			return failure{wire.ExitFailed, fmt.Errorf("the admin API answered %s", response.Status), "is --admin the admin listener of an engine?"}
-		}
-		code := wire.ExitFailed
-		switch response.StatusCode {
-		case http.StatusNotFound:
-			code = exitNotFound
-		case http.StatusBadRequest:
-			code = wire.ExitUsage
-		}
-		return failure{code, fmt.Errorf("%s: %s", problem.Code, problem.Detail), ""}
-	}
-	if err := json.NewDecoder(response.Body).Decode(into); err != nil {
-		return fmt.Errorf("answer of the admin API: %w", err)
-	}
-	return nil
+	return all, cobra.ShellCompDirectiveNoFileComp
 }
 
 func fallback(value, otherwise string) string {

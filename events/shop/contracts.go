@@ -14,6 +14,9 @@ func Contracts() []events.Contract {
 		CreateOrder, ConfirmOrder, CancelOrder, OrderPlaced, OrderConfirmed, OrderCancelled,
 		ReserveStock, ReleaseStock, CommitStock,
 		AuthorizePayment, VoidPayment, CapturePayment,
+		RequestReturn, OpenReturn, CancelReturn, CompleteReturn, OrderReturned,
+		RestockItem, WithdrawItem, ShelveStock, RefundPayment,
+		RequestReview, ReviewDecided, RequestFulfilment,
 	}
 }
 

@@ -1,9 +1,9 @@
 // Package shop holds the contracts of the sample shop: what the gateway, the
-// checkout saga and the order, payment and inventory services say to each
-// other. Replace this package with your own when you keep the platform.
+// sagas and the order, payment and inventory services say to each other. Replace
+// this package with your own when you keep the platform.
 //
 // Money is an integer number of minor units (cents for EUR); an order, its
-// reservation and its payment all carry the id of the checkout that made them.
+// reservation and its payment all carry the id of the saga that made them.
 // The JSON Schemas in schemas/ are generated from these types by
 // `go test ./shop -update`; the test fails when they drift.
 package shop

@@ -1,28 +1,68 @@
 // Package admin is the operators' HTTP API. It is served on the admin listener,
 // which belongs on loopback or a private network: it needs no credential and
-// shows payloads.
+// shows payloads. Its contract is openapi.json, served at /admin/openapi.json.
 //
-//	GET /admin/v1/sagas        list, newest first; ?status= &definition= &cursor= &limit=
-//	GET /admin/v1/sagas/{id}   one saga with its steps, state, requests and replies
-//	GET /admin/v1/sagas:counts how many sagas have each status
+//	GET  /admin/v1/sagas                   list, newest first
+//	GET  /admin/v1/sagas:counts            how many have each status
+//	GET  /admin/v1/sagas:waiting           how many wait at each step
+//	GET  /admin/v1/sagas/{id}              one saga with its steps, state, requests and replies
+//	GET  /admin/v1/sagas/{id}/history      every transition, checked
+//	GET  /admin/v1/sagas/{id}/preview      what a compensation would send
+//	GET  /admin/v1/sagas/{id}/export       everything there is, for a test or an archive
+//	POST /admin/v1/sagas/{id}:VERB         retry, skip, complete, compensate, cancel, pause, resume, edit, abandon, signal
+//	POST /admin/v1/sagas:bulk              one verb to all sagas that a filter selects
+//	GET  /admin/v1/definitions             what engines have run
+//	GET  /admin/v1/definitions/{name}      one of them
+//	GET  /admin/v1/definitions/{name}/graph as JSON, Mermaid or SVG
 package admin
 
 import (
+	"bytes"
 	"context"
+	_ "embed"
 	"encoding/json"
-	"errors"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 
 	"github.com/countermand/countermand/platform/saga"
 )
 
-// Sagas is what the API reads; [saga.Reader] is one.
-type Sagas interface {
+//go:embed openapi.json
+var document []byte
+
+// OpenAPI returns the contract of the API, an OpenAPI 3.1 document in JSON.
+func OpenAPI() []byte { return bytes.Clone(document) }
+
+// Reader is what the API reads; [saga.Reader] is one.
+type Reader interface {
 	Get(ctx context.Context, id string) (saga.Instance, int64, error)
 	List(ctx context.Context, filter saga.Filter) (saga.Page, error)
 	Counts(ctx context.Context) (map[saga.Status]int, error)
+	Waiting(ctx context.Context) (map[string]map[string]int, error)
+	History(ctx context.Context, id string) ([]saga.Entry, error)
+	Export(ctx context.Context, id string) (saga.Export, error)
+	Graph(ctx context.Context, name string, version int) (saga.Graph, error)
+	Graphs(ctx context.Context) ([]saga.Graph, error)
+}
+
+// Operator is what gives orders; [saga.Engine] is one.
+type Operator interface {
+	Order(ctx context.Context, id string, order saga.Order, when saga.Condition) (saga.Told, error)
+	Signal(ctx context.Context, id, signalID string, order saga.Order, when saga.Condition) (saga.Told, error)
+	Preview(ctx context.Context, id string) (saga.Preview, error)
+	Bulk(ctx context.Context, bulk saga.Bulk, begin func(selected int), each func(saga.BulkItem)) (saga.BulkCount, error)
+}
+
+// Config of the API.
+type Config struct {
+	Reader Reader
+	// Operator is nil where sagas can only be read: there are no verbs then, and no
+	// previews.
+	Operator Operator
+	Logger   *slog.Logger
 }
 
 // List is the body of a list of sagas.
@@ -39,86 +79,73 @@ type Saga struct {
 	Revision int64 `json:"revision"`
 }
 
+// History is the body of a history.
+type History struct {
+	Entries []saga.Entry `json:"entries"`
+}
+
+// Definitions is the body of the list of definitions.
+type Definitions struct {
+	Definitions []saga.Graph `json:"definitions"`
+}
+
 // Register adds the API to mux.
-func Register(mux *http.ServeMux, sagas Sagas, logger *slog.Logger) {
-	a := api{sagas: sagas, logger: logger}
-	mux.HandleFunc("GET /admin/v1/sagas", a.list)
-	mux.HandleFunc("GET /admin/v1/sagas:counts", a.counts)
-	mux.HandleFunc("GET /admin/v1/sagas/{id}", a.get)
+func Register(mux *http.ServeMux, config Config) {
+	a := &api{reader: config.Reader, operator: config.Operator, logger: config.Logger}
+	handle := func(pattern string, handler http.HandlerFunc) { mux.Handle(pattern, guard(handler)) }
+	handle("GET /admin/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(document) // the client is gone when this fails
+	})
+	handle("GET /admin/v1/sagas", a.list)
+	handle("GET /admin/v1/sagas:counts", a.counts)
+	handle("GET /admin/v1/sagas:waiting", a.waiting)
+	handle("GET /admin/v1/sagas/{id}", a.get)
+	handle("GET /admin/v1/sagas/{id}/history", a.history)
+	handle("GET /admin/v1/sagas/{id}/export", a.export)
+	handle("GET /admin/v1/definitions", a.definitions)
+	handle("GET /admin/v1/definitions/{name}", a.definition)
+	handle("GET /admin/v1/definitions/{name}/graph", a.graph)
+	if a.operator == nil {
+		return
+	}
+	handle("GET /admin/v1/sagas/{id}/preview", a.preview)
+	handle("POST /admin/v1/sagas/{target}", a.order)
+	handle("POST /admin/v1/sagas:bulk", a.bulk)
 }
 
 type api struct {
-	sagas  Sagas
-	logger *slog.Logger
+	reader   Reader
+	operator Operator
+	logger   *slog.Logger
 }
 
-func (a api) list(w http.ResponseWriter, r *http.Request) {
-	query := r.URL.Query()
-	filter := saga.Filter{
-		Status: saga.Status(query.Get("status")), Definition: query.Get("definition"), Cursor: query.Get("cursor"),
-	}
-	switch filter.Status {
-	case "", saga.Running, saga.Compensating, saga.Completed, saga.Compensated, saga.Stuck, saga.Abandoned:
-	default:
-		problem(w, http.StatusBadRequest, "invalid_status",
-			"status must be one of running, compensating, completed, compensated, stuck, abandoned")
-		return
-	}
-	if limit := query.Get("limit"); limit != "" {
-		n, err := strconv.Atoi(limit)
-		if err != nil || n < 1 || n > 500 {
-			problem(w, http.StatusBadRequest, "invalid_limit", "limit must be a number from 1 to 500")
+// guard keeps web pages out that a browser on the operator's machine shows: those
+// of other origins, and those that have their name resolved to loopback.
+func guard(next http.Handler) http.Handler {
+	protection := http.NewCrossOriginProtection()
+	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, r, http.StatusForbidden, "cross_origin", "a page of another origin must not give orders")
+	}))
+	inner := protection.Handler(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); ok && local.IP.IsLoopback() && !loopback(r.Host) {
+			refuse(w, r, http.StatusForbidden, "host_not_allowed", "this listener is on loopback and is called localhost or by its address, not "+r.Host)
 			return
 		}
-		filter.Limit = n
-	}
-	page, err := a.sagas.List(r.Context(), filter)
-	if errors.Is(err, saga.ErrBadCursor) {
-		problem(w, http.StatusBadRequest, "invalid_cursor", "cursor must be the next of an earlier page")
-		return
-	}
-	if err != nil {
-		a.internal(w, r, err)
-		return
-	}
-	if page.Sagas == nil {
-		page.Sagas = []saga.Summary{}
-	}
-	write(w, http.StatusOK, "application/json", List{Sagas: page.Sagas, Next: page.Next})
-}
-
-func (a api) get(w http.ResponseWriter, r *http.Request) {
-	in, revision, err := a.sagas.Get(r.Context(), r.PathValue("id"))
-	switch {
-	case errors.Is(err, saga.ErrNotFound):
-		problem(w, http.StatusNotFound, "saga_not_found", "there is no saga of this id")
-	case err != nil:
-		a.internal(w, r, err)
-	default:
-		w.Header().Set("ETag", `"`+strconv.FormatInt(revision, 10)+`"`)
-		write(w, http.StatusOK, "application/json", Saga{Instance: in, Revision: revision})
-	}
-}
-
-func (a api) counts(w http.ResponseWriter, r *http.Request) {
-	counts, err := a.sagas.Counts(r.Context())
-	if err != nil {
-		a.internal(w, r, err)
-		return
-	}
-	write(w, http.StatusOK, "application/json", counts)
-}
-
-func (a api) internal(w http.ResponseWriter, r *http.Request, err error) {
-	a.logger.ErrorContext(r.Context(), "admin request failed", "path", r.URL.Path, "error", err)
-	problem(w, http.StatusServiceUnavailable, "store_unavailable", "the saga store did not answer; see the log")
-}
-
-func problem(w http.ResponseWriter, status int, code, detail string) {
-	write(w, status, "application/problem+json", map[string]any{
-		"type": "urn:countermand:problem:" + code, "title": http.StatusText(status), "status": status, "code": code, "detail": detail,
+		inner.ServeHTTP(w, r)
 	})
 }
+
+func loopback(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
+}
+
+func etag(revision int64) string { return `"` + strconv.FormatInt(revision, 10) + `"` }
 
 func write(w http.ResponseWriter, status int, contentType string, body any) {
 	w.Header().Set("Content-Type", contentType)
@@ -126,3 +153,5 @@ func write(w http.ResponseWriter, status int, contentType string, body any) {
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(body) // the client is gone when this fails
 }
+
+func writeJSON(w http.ResponseWriter, body any) { write(w, http.StatusOK, "application/json", body) }

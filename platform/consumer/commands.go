@@ -93,12 +93,24 @@ func (c *Commands) Topics() []events.Topic { return slices.Clone(c.topics) }
 
 // Process implements [Processor].
 func (c *Commands) Process(ctx context.Context, batch *Batch) error {
+	err := c.process(ctx, batch, len(batch.Deliveries) > 1)
+	if errors.Is(err, errTogether) {
+		batch.reset()
+		err = c.process(ctx, batch, false)
+	}
+	return err
+}
+
+func (c *Commands) process(ctx context.Context, batch *Batch, together bool) error {
 	conn, err := c.pool.Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("begin transaction: %w", err)
 	}
 	defer conn.Release()
 	w := &work{Commands: c, tx: &transaction{conn: conn}, batch: batch}
+	if together {
+		w.held, w.heldKeys = make(map[string]string), make(map[[16]byte]bool)
+	}
 	committed := false
 	defer func() {
 		if !committed {
@@ -115,6 +127,9 @@ func (c *Commands) Process(ctx context.Context, batch *Batch) error {
 		if err := w.deliver(ctx, i); err != nil {
 			return err
 		}
+	}
+	if err := w.handleGroups(ctx); err != nil {
+		return err
 	}
 	if err := w.commit(ctx); err != nil {
 		return err
@@ -140,6 +155,12 @@ type work struct {
 	dead    []deadLetter
 	// guarded says that the transaction holds the savepoint of an earlier delivery.
 	guarded bool
+	// groups wait to be handled together; held are their partition keys with the
+	// command's type, and heldKeys those of their inbox entries. Without held,
+	// every delivery is handled by itself.
+	groups   []*group
+	held     map[string]string
+	heldKeys map[[16]byte]bool
 }
 
 // begin starts the transaction and loads what the inbox knows of the batch.
@@ -184,6 +205,9 @@ func (w *work) deliver(ctx context.Context, i int) error {
 	}
 	e := &d.Event
 	key := w.key(e.Source, e.ID)
+	if err := w.yield(ctx, e, key); err != nil {
+		return err
+	}
 	if entry, seen := w.inbox[key]; seen {
 		if err := w.again(ctx, e, entry); err != nil {
 			return err
@@ -193,6 +217,10 @@ func (w *work) deliver(ctx context.Context, i int) error {
 	}
 	if e.Undoes != "" && !w.mustUndo(e) {
 		return w.conclude(ctx, i, key, statusReplied, handler.zeroReply(), nil, nil)
+	}
+	if handler.all != nil && w.held != nil {
+		w.hold(i, key, handler)
+		return nil
 	}
 	return w.run(ctx, i, key, handler)
 }
@@ -272,7 +300,6 @@ func (w *work) run(ctx context.Context, i int, key [16]byte, handler Handler) er
 	}
 	reply, err := w.call(context.WithValue(ctx, scopeKey{}, s), handler, guard, e)
 
-	var rejection *events.Rejection
 	w.guarded = w.guarded || guard.opened
 	if (err == nil || errors.Is(err, ErrDeferred)) && w.tx.status() == 'E' {
 		err = errors.New("the handler passed over the error of a statement")
@@ -282,12 +309,25 @@ func (w *work) run(ctx context.Context, i int, key [16]byte, handler Handler) er
 			return backErr
 		}
 	}
-	var terminal *terminalError
+	return w.end(ctx, span, i, key, handler, reply, err, s.emitted)
+}
+
+// end takes in how the handler of delivery i has ended. What it wrote is in the
+// transaction when err is nil or ErrDeferred, and not otherwise.
+func (w *work) end(ctx context.Context, span trace.Span, i int, key [16]byte, handler Handler,
+	reply []byte, err error, emitted []broker.Message,
+) error {
+	e := &w.batch.Deliveries[i].Event
+	number, _ := w.batch.Attempt(i)
+	var (
+		rejection *events.Rejection
+		terminal  *terminalError
+	)
 	switch {
 	case err == nil:
-		return w.conclude(ctx, i, key, statusReplied, reply, nil, s.emitted)
+		return w.conclude(ctx, i, key, statusReplied, reply, nil, emitted)
 	case errors.Is(err, ErrDeferred):
-		w.out = append(w.out, s.emitted...)
+		w.out = append(w.out, emitted...)
 		w.inbox.set(key, statusDeferred, events.AppendAttributes(nil, e), nil)
 		if e.Undoes != "" {
 			w.revoke(e)

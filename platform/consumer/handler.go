@@ -19,11 +19,13 @@ import (
 )
 
 // Handler obeys one command type or reacts to one fact type. Make it with
-// [Handle] or [On].
+// [Handle], [HandleAll] or [On].
 type Handler struct {
 	contract events.Descriptor
 	// run returns the reply's data. It is called inside a savepoint.
 	run func(ctx context.Context, tx pgx.Tx, e *events.Event) ([]byte, error)
+	// all handles several at once, of a handler made with [HandleAll]; nil: it cannot.
+	all func(ctx context.Context, tx pgx.Tx, calls []call) error
 }
 
 // Handle returns the handler of a command. fn gets the request and returns the

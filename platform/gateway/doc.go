@@ -1,6 +1,6 @@
 // Package gateway is the HTTP front of the platform: it turns requests into
-// commands on the broker, answers for what became of them, and passes reads on
-// to the services. What it serves is a route table in YAML, see [ParseTable]:
+// commands on the broker, answers for what became of them, takes the signals that
+// running sagas wait for, and passes reads on to the services. What it serves is a route table in YAML, see [ParseTable]:
 //
 //	version: 1
 //	upstreams:

@@ -45,6 +45,11 @@ routes:
     kind: proxy
     match: POST /v1/orders/{id}/notes
     upstream: order
+  - id: decide
+    kind: signal
+    match: POST /v1/orders/{id}/decision
+    signal: shop.review.decided.v1
+    to: shop.checkout.request.v1
 `
 
 const order = `{"customer":"ada","currency":"EUR","items":[{"sku":"TEA-001","quantity":2}],"payment":{"token":"tok_ok"}}`
@@ -67,6 +72,14 @@ func commands(t testing.TB) []gateway.Command {
 	return all
 }
 
+// signals are what a checkout could wait for.
+func signals() []gateway.Signal {
+	return []gateway.Signal{{
+		Type:   "shop.review.decided.v1",
+		Schema: []byte(`{"type":"object","properties":{"approved":{"type":"boolean"}},"required":["approved"],"additionalProperties":false}`),
+	}}
+}
+
 // bundle is a gateway between a fake broker and fake operations.
 type bundle struct {
 	t          testing.TB
@@ -82,7 +95,7 @@ func setup(t testing.TB, change ...func(*gateway.Config, *gateway.Deps)) *bundle
 
 func setupWith(t testing.TB, env map[string]string, change ...func(*gateway.Config, *gateway.Deps)) *bundle {
 	t.Helper()
-	table, err := gateway.ParseTable("routes.yaml", []byte(routes), commands(t), lookupIn(env))
+	table, err := gateway.ParseTable("routes.yaml", []byte(routes), commands(t), lookupIn(env), signals()...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,6 +41,7 @@ const (
 	codeMethodNotAllowed      = "method_not_allowed"
 	codeUnknownCommand        = "unknown_command"
 	codeOperationNotFound     = "operation_not_found"
+	codeOperationEnded        = "operation_ended"
 	codeUnsupportedMediaType  = "unsupported_media_type"
 	codeUnsupportedEncoding   = "unsupported_encoding"
 	codeBodyTooLarge          = "body_too_large"
@@ -77,6 +78,7 @@ var catalogue = map[string]catalogueEntry{
 	codeMethodNotAllowed:      {"The method is not allowed here", http.StatusMethodNotAllowed, false},
 	codeUnknownCommand:        {"There is no such command", http.StatusNotFound, false},
 	codeOperationNotFound:     {"There is no such operation", http.StatusNotFound, false},
+	codeOperationEnded:        {"The operation has ended", http.StatusConflict, false},
 	codeUnsupportedMediaType:  {"The body must be JSON", http.StatusUnsupportedMediaType, false},
 	codeUnsupportedEncoding:   {"The body must not be encoded", http.StatusUnsupportedMediaType, false},
 	codeBodyTooLarge:          {"The body is too large", http.StatusRequestEntityTooLarge, false},

@@ -25,6 +25,7 @@ type Table struct {
 	routes    []*route
 	upstreams map[string]upstreamConfig
 	commands  map[string]*contract
+	signals   map[string]*contract
 	outcomes  map[string]*outcome // by command type: of the first route of that command
 }
 
@@ -61,20 +62,22 @@ type tableReader struct {
 var kinds = map[string]func(*tableReader, *route, mapping) target{
 	"command": readCommandRoute,
 	"proxy":   readProxyRoute,
+	"signal":  readSignalRoute,
 }
 
-// ParseTable reads a route table, in YAML, for those commands. file is what
-// errors call it. The only place where the environment comes in is ${NAME} or
+// ParseTable reads a route table, in YAML, for those commands and signals. file is
+// what errors call it. The only place where the environment comes in is ${NAME} or
 // ${NAME:-default} in the url of an upstream, looked up with lookupEnv.
 //
 // It reports every fault of the file, joined, each with file and line: unknown
 // fields, kinds, upstreams and commands, ids and paths that come twice, paths
 // that would take requests from the built-in resources, and statuses that make
 // no sense.
-func ParseTable(file string, data []byte, commands []Command, lookupEnv func(string) (string, bool)) (*Table, error) {
+func ParseTable(file string, data []byte, commands []Command, lookupEnv func(string) (string, bool), signals ...Signal) (*Table, error) {
 	table := &Table{
 		upstreams: make(map[string]upstreamConfig),
 		commands:  make(map[string]*contract, len(commands)),
+		signals:   make(map[string]*contract, len(signals)),
 		outcomes:  make(map[string]*outcome),
 	}
 	var errs []error
@@ -86,6 +89,7 @@ func ParseTable(file string, data []byte, commands []Command, lookupEnv func(str
 		}
 		table.commands[command.Type] = c
 	}
+	errs = append(errs, table.compileSignals(signals))
 	if err := errors.Join(errs...); err != nil {
 		return nil, err // the file's own faults would follow from these
 	}

@@ -33,7 +33,7 @@ func TestTableFaults(t *testing.T) {
 			for line := range strings.Lines(expected) {
 				want = append(want, strings.TrimPrefix(strings.TrimSpace(line), "# "))
 			}
-			_, err = gateway.ParseTable("routes.yaml", []byte(table), commands(t), lookupIn(map[string]string{"EMPTY": ""}))
+			_, err = gateway.ParseTable("routes.yaml", []byte(table), commands(t), lookupIn(map[string]string{"EMPTY": ""}), signals()...)
 			if err == nil {
 				t.Fatal("want errors")
 			}

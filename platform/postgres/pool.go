@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	pgxuuid "github.com/vgarvardt/pgx-google-uuid/v5"
 )
 
 // Config says which database to open and how. Only URL is required.
@@ -136,6 +137,11 @@ func (cfg Config) pool() (*pgxpool.Config, error) {
 		pool.HealthCheckPeriod = healthCheckPeriod
 	}
 	pool.PingTimeout = pingTimeout
+	// pgx would send a uuid.UUID by way of its text, through an error and a parser.
+	pool.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		pgxuuid.Register(conn.TypeMap())
+		return nil
+	}
 	return pool, nil
 }
 

@@ -18,7 +18,7 @@ func (d *decision) unwind(n *node, at *scope) (ended bool) {
 		return true
 	case kindParallel:
 		if n.inTurn {
-			return d.unwindInTurn(n)
+			return d.unwindInTurn(n, at)
 		}
 		ended = true
 		for _, child := range slices.Backward(n.children) {
@@ -75,7 +75,7 @@ func (d *decision) cancel(path string) {
 
 // unwindInTurn undoes the steps of a parallel one after the other, the last that
 // was done first.
-func (d *decision) unwindInTurn(n *node) (ended bool) {
+func (d *decision) unwindInTurn(n *node, at *scope) (ended bool) {
 	inside := make(map[string]bool)
 	n.walk(func(m *node) { inside[m.name] = true })
 	for {
@@ -83,8 +83,8 @@ func (d *decision) unwindInTurn(n *node) (ended bool) {
 		open := false
 		for i := range d.Steps {
 			r := &d.Steps[i]
-			m, _, ok := d.program.locate(r.Name)
-			if !ok || !inside[m.name] {
+			m, its, ok := d.program.locate(r.Name)
+			if !ok || !inside[m.name] || !its.within(at, n.depth) {
 				continue
 			}
 			switch {
@@ -92,6 +92,7 @@ func (d *decision) unwindInTurn(n *node) (ended bool) {
 				open = true
 			case !m.undoable() || m.kind == kindLocal && r.Status == StepRunning:
 				d.cancel(r.Name)
+			case d.mustWait(m, its): // for another one inside
 			case m.inDoubt(r): // so later than what is done
 				if last == nil || last.Status == StepDone {
 					last = r
@@ -126,7 +127,7 @@ func (d *decision) unwindStep(n *node, at *scope) (ended bool) {
 			d.cancel(path)
 			break
 		}
-		if slices.ContainsFunc(n.ordered, func(first ordered) bool { return d.undoing(first, at) }) {
+		if d.mustWait(n, at) {
 			return false
 		}
 		if !d.beginUndo(n, at, record) {
@@ -151,13 +152,18 @@ func (d *decision) unwindStep(n *node, at *scope) (ended bool) {
 	return true
 }
 
+// mustWait reports whether other steps are to be undone before n.
+func (d *decision) mustWait(n *node, at *scope) bool {
+	return slices.ContainsFunc(n.ordered, func(first ordered) bool { return d.undoing(first, at) })
+}
+
 // undoing reports whether anything of a node that comes first is still to be undone,
 // in the same item, turn or round as at.
 func (d *decision) undoing(first ordered, at *scope) bool {
 	n := d.program.nodes[first.name]
 	for i := range d.Steps {
 		r := &d.Steps[i]
-		if m, its, ok := d.program.locate(r.Name); !ok || m != n || !slices.Equal(its.indexes()[:first.depth], at.indexes()[:first.depth]) {
+		if m, its, ok := d.program.locate(r.Name); !ok || m != n || !its.within(at, first.depth) {
 			continue
 		}
 		if r.Status == StepCompensating || n.undoable() && (r.Status == StepDone || n.inDoubt(r)) {

@@ -24,6 +24,7 @@ type Program struct {
 	Deadline  time.Duration
 	Retention time.Duration
 
+	start      events.Descriptor
 	begin      func(id string, request []byte) (any, error)
 	result     func(state any) ([]byte, error)
 	decode     func(state []byte) (any, error)
@@ -123,7 +124,7 @@ func (d Definition[S]) Compile() (*Program, error) {
 	p := &Program{
 		Name: d.Name, Version: d.Version, StartType: d.Start.command.Type, Topic: d.Start.command.Topic,
 		Deadline: d.Deadline, Retention: or(d.Retention, 30*24*time.Hour),
-		begin: d.Start.begin, result: d.Start.result, takes: make(map[int]takeover),
+		start: d.Start.command, begin: d.Start.begin, result: d.Start.result, takes: make(map[int]takeover),
 		decode: decodeAs[S], encode: encodeJSON,
 	}
 	if d.Attributes != nil {

@@ -49,6 +49,8 @@ type SignalInput struct {
 	ID   string // of the event
 	Type string // of the fact
 	Data []byte
+	// Order is set when an operator sent it, and kept in the saga's history.
+	Order *Order
 }
 
 // LocalInput tells how the attempt of a local step ended.
@@ -176,7 +178,7 @@ func (d *decision) start(input StartInput) {
 	}
 	d.UpdatedAt = d.CreatedAt
 	if d.program.Deadline > 0 {
-		d.Deadline = d.CreatedAt.Add(d.program.Deadline)
+		d.Deadline = d.CreatedAt.Add(d.program.Deadline).Truncate(time.Microsecond)
 	}
 	err := protect(func() (err error) {
 		d.value, err = d.program.begin(input.ID, input.Request)

@@ -190,9 +190,9 @@ func (r *StepRecord) call() *CallRecord {
 	return &r.Do
 }
 
-// due returns when the saga must be looked at again without a reply; zero when
+// Due returns when the saga must be looked at again without a reply; zero when
 // never.
-func (in *Instance) due() time.Time {
+func (in *Instance) Due() time.Time {
 	if in.Status.Final() || in.Paused {
 		return time.Time{}
 	}

@@ -58,7 +58,9 @@ type Order struct {
 type OrderError struct {
 	// Code is one of saga_not_found, saga_ended, past_pivot, already_compensating,
 	// step_not_found, step_not_waiting, not_paused, already_paused, invalid_data,
-	// invalid_verb, reason_required.
+	// invalid_verb, reason_required; of an [Engine] also revision_moved,
+	// definition_missing, signal_not_awaited, too_many_signals, count_differs and
+	// too_many_sagas.
 	Code    string
 	Message string
 }
@@ -77,11 +79,15 @@ func (d *decision) order(o Order) error {
 	case d.Status.Final():
 		return refuse("saga_ended", "the saga has ended %s", d.Status)
 	case o.Verb != Cancel && (o.By == "" || o.Reason == ""):
-		return refuse("reason_required", "say who gives the order and why: it is kept in the saga's history")
+		return noReason()
 	}
 	err := d.obey(o)
 	d.applied = err == nil
 	return err
+}
+
+func noReason() error {
+	return refuse("reason_required", "say who gives the order and why: it is kept in the saga's history")
 }
 
 func (d *decision) obey(o Order) error {

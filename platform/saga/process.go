@@ -344,7 +344,7 @@ func causeOf(input Input, event *events.Event) Cause {
 	case input.Reply != nil:
 		return Cause{Kind: "reply"} // whose id derives from its command's
 	case input.Signal != nil:
-		return Cause{Kind: "signal", Event: event.ID}
+		return Cause{Kind: "signal", Event: event.ID, Order: input.Signal.Order}
 	case input.Recall != nil:
 		return Cause{Kind: "recall", Event: event.ID}
 	case input.Local != nil:
@@ -453,7 +453,7 @@ func (t *transition) write(ctx context.Context, out *pgx.Batch, send func(*pgx.B
 	for i := range changes {
 		freed = freed || changes[i].locks && changes[i].after.Status.Final()
 		t.engine.cache.put(changes[i].id, &changes[i].after)
-		t.engine.hint(changes[i].after.due())
+		t.engine.hint(changes[i].after.Due())
 	}
 	if freed {
 		t.engine.hint(time.Now()) // the timer loop gives locks away

@@ -2,6 +2,7 @@ package saga
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -36,6 +37,12 @@ func (s *scope) indexes() []int {
 		return nil
 	}
 	return append(s.up.indexes(), s.index)
+}
+
+// within reports whether both scopes are in the same item, turn or round of the
+// first repetitions around them, that many.
+func (s *scope) within(other *scope, depth int) bool {
+	return slices.Equal(s.indexes()[:depth], other.indexes()[:depth])
 }
 
 // inner returns the scope of the children of n at that index.

@@ -159,6 +159,9 @@ const snapshotEvery = 64
 // waits returns the names of the steps that a saga waits for, as operators search
 // for them.
 func (in *Instance) waits() string {
+	if in.Status.Final() {
+		return "" // one that was abandoned leaves steps as they stood
+	}
 	var names []string
 	for i := range in.Steps {
 		if waiting, _ := in.Steps[i].awaits(); waiting && in.Steps[i].Kind != string(kindForEach) && in.Steps[i].Kind != string(kindDecide) {
@@ -206,8 +209,8 @@ func queueChanges(batch *pgx.Batch, changes []change) {
 		ch := &changes[i]
 		in := &ch.after.Instance
 		ch.after.live, ch.after.armed = ch.before.live, ch.before.armed
-		due := in.due()
-		if early := in.CreatedAt.Add(ch.patience); !ch.before.live && early.Before(due) {
+		due := in.Due()
+		if early := in.CreatedAt.Add(ch.patience); !ch.before.live && ch.patience > 0 && early.Before(due) {
 			due = early // so that no later step has to move it
 		}
 		switch {

@@ -46,6 +46,9 @@ func (s *Service) Handlers() []consumer.Handler {
 		consumer.Handle(shop.ReserveStock, s.reserve),
 		consumer.Handle(shop.ReleaseStock, s.release),
 		consumer.Handle(shop.CommitStock, s.commit),
+		consumer.Handle(shop.RestockItem, s.restock),
+		consumer.Handle(shop.WithdrawItem, s.withdraw),
+		consumer.Handle(shop.ShelveStock, s.shelve),
 	}
 }
 

@@ -12,11 +12,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// HTTP returns the read API: GET /v1/orders/{id}, and GET
+// HTTP returns the read API: GET /v1/orders/{id} and /v1/returns/{id}, and GET
 // /v1/customers/{customer} from the read model, which lags behind the orders.
 func (s *Service) HTTP() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/orders/{id}", s.getOrder)
+	mux.HandleFunc("GET /v1/returns/{id}", s.getReturn)
 	mux.HandleFunc("GET /v1/customers/{customer}", s.getCustomer)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		problem(w, r, http.StatusNotFound, "not_found", "Nothing is here")

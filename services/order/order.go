@@ -51,6 +51,9 @@ func (s *Service) Handlers() []consumer.Handler {
 		consumer.Handle(shop.CreateOrder, s.create),
 		consumer.Handle(shop.ConfirmOrder, s.confirm),
 		consumer.Handle(shop.CancelOrder, s.cancel),
+		consumer.Handle(shop.OpenReturn, s.openReturn),
+		consumer.Handle(shop.CancelReturn, s.cancelReturn),
+		consumer.Handle(shop.CompleteReturn, s.completeReturn),
 	}
 }
 

@@ -1,5 +1,5 @@
-// Package payment is the sample shop's payment service. It authorizes, captures
-// and voids card payments in obedience to the commands of shop.payment, and
+// Package payment is the sample shop's payment service. It authorizes, captures,
+// voids and refunds card payments in obedience to the commands of shop.payment, and
 // answers over HTTP how the payment of an order stands.
 //
 // The card processor is a built-in simulation that the card's token drives, from

@@ -25,13 +25,14 @@ func (s *Service) getPayment(w http.ResponseWriter, r *http.Request) {
 		Status   string    `json:"status"`
 		Amount   int64     `json:"amount"`
 		Currency string    `json:"currency"`
+		Refunded int64     `json:"refunded,omitempty"`
 	}
 	order, err := uuid.Parse(r.PathValue("order_id"))
 	if err != nil {
 		err = pgx.ErrNoRows // no payment has such an id
 	} else {
-		err = s.pool.QueryRow(r.Context(), "select order_id, status, amount, currency from payment where order_id = $1", order).
-			Scan(&payment.OrderID, &payment.Status, &payment.Amount, &payment.Currency)
+		err = s.pool.QueryRow(r.Context(), "select order_id, status, amount, currency, refunded from payment where order_id = $1", order).
+			Scan(&payment.OrderID, &payment.Status, &payment.Amount, &payment.Currency, &payment.Refunded)
 	}
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):

@@ -49,6 +49,7 @@ func (s *Service) Handlers() []consumer.Handler {
 		consumer.Handle(shop.AuthorizePayment, s.authorize),
 		consumer.Handle(shop.VoidPayment, s.void),
 		consumer.Handle(shop.CapturePayment, s.capture),
+		consumer.Handle(shop.RefundPayment, s.refund),
 	}
 }
 

@@ -13,6 +13,7 @@ const (
 	TokenOK           = "tok_ok"            // authorized at once
 	TokenDeclined     = "tok_declined"      // declined with card_declined
 	TokenCaptureFails = "tok_capture_fails" // authorized, but its capture is refused with capture_failed
+	TokenRefundFails  = "tok_refund_fails"  // authorized and captured, but a refund is refused with refund_failed
 	TokenSlow         = "tok_slow"          // authorized after three seconds
 	TokenNever        = "tok_never"         // never answered
 )
@@ -29,7 +30,7 @@ func (a answer) approvedAtOnce() bool { return a.declined == nil && a.after == 0
 
 func askToAuthorize(token string) answer {
 	switch token {
-	case TokenOK, TokenCaptureFails:
+	case TokenOK, TokenCaptureFails, TokenRefundFails:
 		return answer{}
 	case TokenSlow:
 		return answer{after: 3 * time.Second}
@@ -45,6 +46,14 @@ func askToAuthorize(token string) answer {
 func askToCapture(token string) error {
 	if token == TokenCaptureFails {
 		return events.Reject(shop.CaptureFailed, "the processor refused to capture the payment")
+	}
+	return nil
+}
+
+// askToRefund returns nil or a rejection.
+func askToRefund(token string) error {
+	if token == TokenRefundFails {
+		return events.Reject(shop.RefundFailed, "the processor refused to refund the payment")
 	}
 	return nil
 }

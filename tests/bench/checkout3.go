@@ -57,8 +57,8 @@ func checkout3Variant(ctx context.Context, options options, report *Report, name
 		return err
 	}
 	defer s.Stop()
-	var version string
-	if err := s.Admin.QueryRow(ctx, "show server_version").Scan(&version); err != nil {
+	version, err := s.Version(ctx)
+	if err != nil {
 		return err
 	}
 	if report.Versions, err = selfVersions(version); err != nil {

@@ -31,8 +31,9 @@ type benchmark struct {
 
 var benchmarks = map[string]benchmark{
 	"checkout":   {"full checkouts over HTTP, JetStream and Postgres with fsync on", checkout},
-	"visibility": {"operators' queries among a million finished sagas, and an engine that is idle beside them", visibility},
 	"checkout3":  {"start and three steps of one row each, JetStream and Postgres with fsync on, no HTTP", checkout3Benchmark},
+	"engine":     {"the engine alone: ready batches of sagas with five steps, Postgres with fsync on", engineBench},
+	"visibility": {"operators' queries among a million finished sagas, and an engine that is idle beside them", visibility},
 }
 
 // options of a run.
@@ -40,7 +41,7 @@ type options struct {
 	duration time.Duration
 	clients  int
 	commits  string // "command" or "batch": one variant of checkout3 only; empty: both
-	phase    string // the only phase of checkout3 to run; empty: all
+	phase    string // the only phase to run; empty: all
 	profile  string // file for a CPU profile of the closed loop; empty: none
 	say      func(format string, args ...any)
 }
@@ -57,11 +58,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags.DurationVar(&opts.duration, "duration", 10*time.Second, "length of each measured phase")
 	flags.IntVar(&opts.clients, "clients", 128, "clients of the closed loop of checkout")
 	flags.StringVar(&opts.commits, "commits", "", "checkout3 with one commit per participant `command` or per batch only")
-	flags.StringVar(&opts.phase, "phase", "", "the only `phase` of checkout3 to run, such as closed_1024")
+	flags.StringVar(&opts.phase, "phase", "", "the only `phase` of checkout3 or engine to run, such as closed_1024")
 	flags.StringVar(&opts.profile, "profile", "", "file for a CPU profile of the process under the closed loop")
 	flags.BoolVar(&asJSON, "json", false, "print one JSON object")
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "usage: go run ./tests/bench NAME [--duration 10s] [--clients 128] [--json]")
+		fmt.Fprintln(stderr, "usage: go run ./tests/bench NAME [--duration 10s] [--clients 128] [--commits command|batch] [--phase NAME] [--profile FILE] [--json]")
 		for _, name := range slices.Sorted(maps.Keys(benchmarks)) {
 			fmt.Fprintf(stderr, "  %-12s %s\n", name, benchmarks[name].about)
 		}

@@ -98,7 +98,7 @@ func (d *demo) play(ctx context.Context) (Report, error) {
 	}
 	all := orders(d.Orders, d.Seed)
 	c := newClient(d.children[wire.Gateway].ready.HTTP, 4*d.Clients)
-	d.Say("\nplacing %d orders: some are declined, some repeated, some out of stock (seed %d)", d.Orders, d.Seed)
+	d.Say("\nplacing %d orders: some are declined, some repeated, some returned, some out of stock (seed %d)", d.Orders, d.Seed)
 
 	var (
 		results = make([]result, len(all))

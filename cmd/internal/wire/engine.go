@@ -10,11 +10,7 @@ import (
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/consumer"
 	"github.com/countermand/countermand/platform/saga"
-	"github.com/countermand/countermand/sagas/checkout"
 )
-
-// Definitions lists the sagas that the engine drives. Add yours here.
-func Definitions() []saga.Compiler { return []saga.Compiler{checkout.Saga} }
 
 func engineGraph() fx.Option {
 	return fx.Options(
@@ -44,6 +40,6 @@ func runEngine(l lifecycle, process *Process, pool *pgxpool.Pool, b broker.Broke
 	}
 	l.run("saga-timers", engine.RunTimers)
 	l.run("saga-retention", engine.RunRetention)
-	admin.Register(process.Admin, reader, process.Logger)
+	admin.Register(process.Admin, admin.Config{Reader: reader, Operator: engine, Logger: process.Logger})
 	return nil
 }

@@ -28,8 +28,8 @@ func gatewayGraph() fx.Option {
 	)
 }
 
-// startCommands tells the gateway which commands start a saga, with the schemas
-// of their requests.
+// startCommands tells the gateway which commands start a saga for a client, with
+// the schemas of their requests.
 func startCommands() ([]gateway.Command, error) {
 	starts := make(map[string]bool)
 	for _, definition := range Definitions() {
@@ -50,14 +50,28 @@ func startCommands() ([]gateway.Command, error) {
 			return nil, err
 		}
 		commands = append(commands, gateway.Command{
-			Type: d.Type, Topic: d.Topic, Schema: schema, Saga: starts[d.Type], Rejections: d.Rejections,
+			Type: d.Type, Topic: d.Topic, Schema: schema, Saga: starts[d.Type] && !internalStarts[d.Type], Rejections: d.Rejections,
 		})
 	}
 	return commands, nil
 }
 
+// signals tells the gateway what sagas wait for that may come from outside, with
+// the schemas of its payload.
+func signals() ([]gateway.Signal, error) {
+	schema, err := shop.Schema(shop.ReviewDecided.Type())
+	if err != nil {
+		return nil, err
+	}
+	return []gateway.Signal{{Type: shop.ReviewDecided.Type(), Schema: schema}}, nil
+}
+
 func loadTable(config Config) (*gateway.Table, error) {
 	commands, err := startCommands()
+	if err != nil {
+		return nil, err
+	}
+	awaited, err := signals()
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +82,7 @@ func loadTable(config Config) (*gateway.Table, error) {
 			return nil, fmt.Errorf("route table: %w", err)
 		}
 	}
-	return gateway.ParseTable(file, content, commands, config.Lookup)
+	return gateway.ParseTable(file, content, commands, config.Lookup, awaited...)
 }
 
 func newCommitter(l lifecycle, b broker.Broker) *broker.Committer {
@@ -85,9 +99,9 @@ func newGateway(config Config, process *Process, table *gateway.Table, committer
 	)
 }
 
-// runGateway ensures the topics that commands go to, follows outcomes and serves.
+// runGateway ensures the topics that commands and signals go to, follows outcomes and serves.
 func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g *gateway.Gateway, at *endpoint, _ *pgxpool.Pool) error {
-	topics := []events.Topic{events.Outcomes}
+	topics := []events.Topic{events.Outcomes, events.Signals}
 	commands, err := startCommands()
 	if err != nil {
 		return err

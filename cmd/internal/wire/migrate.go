@@ -8,6 +8,7 @@ import (
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/postgres"
 	"github.com/countermand/countermand/platform/saga"
+	"github.com/countermand/countermand/platform/schedule"
 	"github.com/countermand/countermand/services/inventory"
 	"github.com/countermand/countermand/services/order"
 	"github.com/countermand/countermand/services/payment"
@@ -25,11 +26,15 @@ func migrations(role string) []postgres.MigrationSet {
 	if !ok {
 		return nil
 	}
-	return []postgres.MigrationSet{
+	sets := []postgres.MigrationSet{
 		{Owner: "outbox", FS: outbox.Migrations()},
 		{Owner: "consumer", FS: consumer.Migrations()},
 		set,
 	}
+	if role == Engine {
+		sets = append(sets, postgres.MigrationSet{Owner: "schedule", FS: schedule.Migrations()})
+	}
+	return sets
 }
 
 // Migrate brings the database of a role up to date.

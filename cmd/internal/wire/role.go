@@ -87,7 +87,7 @@ func graph(role string) fx.Option {
 	case Gateway:
 		return gatewayGraph()
 	case Engine:
-		return engineGraph()
+		return fx.Options(engineGraph(), scheduleGraph())
 	case Order:
 		return orderGraph()
 	case Payment:

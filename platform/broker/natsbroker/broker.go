@@ -35,7 +35,7 @@ type Config struct {
 	// cost of staging files, a single message one fsync).
 	AtomicFrom int
 	// RestMax bounds how long a stream rests between two atomic batches, unless many
-	// messages wait: 10 ms by default, negative for no rest. A batch has a fixed
+	// messages wait: 3 ms by default, negative for no rest. A batch has a fixed
 	// cost, so a rest of twice the time that the last one took makes them larger
 	// while the stream is busy. It delays nothing on an idle one.
 	RestMax time.Duration
@@ -60,7 +60,7 @@ func (c Config) withDefaults() Config {
 		c.AtomicFrom = 12
 	}
 	if c.RestMax == 0 {
-		c.RestMax = 10 * time.Millisecond
+		c.RestMax = 3 * time.Millisecond
 	}
 	if c.Timeout == 0 {
 		c.Timeout = 5 * time.Second

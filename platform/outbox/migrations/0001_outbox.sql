@@ -6,8 +6,8 @@ create sequence outbox_id as bigint cache 1;
 create table outbox (
 	lane       smallint    not null,
 	id         bigint      not null default nextval('outbox_id'),
-	publish_id text        not null check (publish_id <> ''),
-	topic      text        not null check (topic <> ''),
+	publish_id text        not null,
+	topic      text        not null,
 	attributes bytea       not null,
 	data       bytea,
 	created_at timestamptz not null default clock_timestamp(),

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/consumer"
@@ -76,7 +77,7 @@ func handlers() []consumer.Handler {
 		}),
 		consumer.Handle(authorize, func(ctx context.Context, tx pgx.Tx, q charge) (events.None, error) {
 			if q.Fail {
-				return events.None{}, events.Reject(declined, "the card was declined")
+				return events.None{}, errDeclined
 			}
 			return events.None{}, write(ctx, tx, "insert into payment values ($1, $2)", q.Order, q.Amount)
 		}),
@@ -86,14 +87,66 @@ func handlers() []consumer.Handler {
 	}
 }
 
+var errDeclined = events.Reject(declined, "the card was declined")
+
 func write(ctx context.Context, tx pgx.Tx, sql, order string, args ...any) error {
 	id, err := uuid.Parse(order)
 	if err != nil {
 		return consumer.Terminal(err)
 	}
 	tag, err := tx.Exec(ctx, sql, append([]any{id}, args...)...)
-	if err == nil && tag.RowsAffected() != 1 {
-		err = fmt.Errorf("%d rows of order %s were written", tag.RowsAffected(), order)
+	return wrote(tag, err, 1)
+}
+
+func wrote(tag pgconn.CommandTag, err error, want int) error {
+	if err == nil && tag.RowsAffected() != int64(want) {
+		err = fmt.Errorf("%d rows were written, want %d", tag.RowsAffected(), want)
 	}
 	return err
+}
+
+// batchHandlers do the same for all commands that have arrived together.
+func batchHandlers() []consumer.Handler {
+	return []consumer.Handler{
+		consumer.HandleAll(reserve, func(ctx context.Context, tx pgx.Tx, items []consumer.Item[line, held]) error {
+			for i := range items {
+				items[i].Reply = held{items[i].Request.Order}
+			}
+			return writeAll(ctx, tx, "insert into reservation select id, 'held' from unnest($1::uuid[]) as id", items)
+		}),
+		consumer.HandleAll(release, func(ctx context.Context, tx pgx.Tx, items []consumer.Item[line, events.None]) error {
+			return writeAll(ctx, tx, "update reservation set status = 'released' where order_id = any($1::uuid[])", items)
+		}),
+		consumer.HandleAll(authorize, func(ctx context.Context, tx pgx.Tx, items []consumer.Item[charge, events.None]) error {
+			orders, amounts := make([]uuid.UUID, 0, len(items)), make([]int64, 0, len(items))
+			for i := range items {
+				if items[i].Request.Fail {
+					items[i].Err = errDeclined
+					continue
+				}
+				id, err := uuid.Parse(items[i].Request.Order)
+				if err != nil {
+					return consumer.Terminal(err)
+				}
+				orders, amounts = append(orders, id), append(amounts, items[i].Request.Amount)
+			}
+			tag, err := tx.Exec(ctx, "insert into payment select * from unnest($1::uuid[], $2::bigint[])", orders, amounts)
+			return wrote(tag, err, len(orders))
+		}),
+		consumer.HandleAll(confirm, func(ctx context.Context, tx pgx.Tx, items []consumer.Item[line, events.None]) error {
+			return writeAll(ctx, tx, "insert into confirmation select * from unnest($1::uuid[])", items)
+		}),
+	}
+}
+
+func writeAll[R any](ctx context.Context, tx pgx.Tx, sql string, items []consumer.Item[line, R]) error {
+	orders := make([]uuid.UUID, len(items))
+	for i := range items {
+		var err error
+		if orders[i], err = uuid.Parse(items[i].Request.Order); err != nil {
+			return consumer.Terminal(err)
+		}
+	}
+	tag, err := tx.Exec(ctx, sql, orders)
+	return wrote(tag, err, len(items))
 }

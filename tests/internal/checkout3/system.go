@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/countermand/countermand/events"
@@ -22,7 +20,6 @@ import (
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/postgres"
 	"github.com/countermand/countermand/platform/saga"
-	"github.com/countermand/countermand/tests/internal/meter"
 )
 
 // Config of a [System].
@@ -43,19 +40,18 @@ const (
 	participantDatabase = "bench_shop"
 )
 
-// partitions is how many commands of an unbatched participant can commit at once.
-const partitions = 32
+// workers is how many commands of an unbatched participant can commit at once.
+const workers = 16
 
 // conns is how many connections each side may have.
-const conns = 40
+const conns = workers + 4
 
 // System is engine, participant, broker and database, in this process but for
 // the database server. Run may be called by many goroutines.
 type System struct {
-	Admin *pgx.Conn
+	*Database
 
 	config   Config
-	postgres *embedded.Postgres // nil: AdminURL
 	nats     *embedded.NATS
 	leave    func() // ends the broker connection
 	pools    []*pgxpool.Pool
@@ -80,14 +76,7 @@ func Start(ctx context.Context, config Config) (_ *System, err error) {
 			s.Stop()
 		}
 	}()
-	if config.AdminURL == "" {
-		s.postgres, err = embedded.StartPostgres(ctx, embedded.PostgresConfig{DataDir: filepath.Join(config.Dir, "postgres")})
-		if err != nil {
-			return nil, err
-		}
-		config.AdminURL = s.postgres.AdminURL()
-	}
-	if s.Admin, err = pgx.Connect(ctx, config.AdminURL); err != nil {
+	if s.Database, err = StartDatabase(ctx, config.Dir, config.AdminURL); err != nil {
 		return nil, err
 	}
 	if s.nats, err = embedded.StartNATS(embedded.NATSConfig{StoreDir: filepath.Join(config.Dir, "nats")}); err != nil {
@@ -98,7 +87,7 @@ func Start(ctx context.Context, config Config) (_ *System, err error) {
 		return nil, err
 	}
 	s.leave = conn.Close
-	b, err := natsbroker.New(conn, natsbroker.Config{AtomicFrom: 4, Partitions: partitions})
+	b, err := natsbroker.New(conn, natsbroker.Config{AtomicFrom: 4, Partitions: workers})
 	if err != nil {
 		return nil, err
 	}
@@ -107,10 +96,10 @@ func Start(ctx context.Context, config Config) (_ *System, err error) {
 	}
 	var run context.Context
 	run, s.stop = context.WithCancel(context.Background())
-	if err := s.startEngine(ctx, run, b, config.AdminURL); err != nil {
+	if err := s.startEngine(ctx, run, b); err != nil {
 		return nil, err
 	}
-	if err := s.startParticipant(ctx, run, b, config.AdminURL); err != nil {
+	if err := s.startParticipant(ctx, run, b); err != nil {
 		return nil, err
 	}
 	s.starter = broker.NewCommitter(b, 0)
@@ -121,14 +110,15 @@ func Start(ctx context.Context, config Config) (_ *System, err error) {
 	return s, nil
 }
 
-func (s *System) startEngine(ctx, run context.Context, b broker.Broker, adminURL string) error {
-	pool, err := s.open(ctx, adminURL, engineDatabase, saga.SessionParams(),
+func (s *System) startEngine(ctx, run context.Context, b broker.Broker) error {
+	pool, err := s.open(ctx, engineDatabase, saga.SessionParams(),
 		postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()},
 		postgres.MigrationSet{Owner: "consumer", FS: consumer.Migrations()},
 		postgres.MigrationSet{Owner: "saga", FS: saga.Migrations()})
 	if err != nil {
 		return err
 	}
+	s.pools = append(s.pools, pool)
 	relay := outbox.NewRelay(pool, b, outbox.RelayConfig{Name: "engine", Logger: s.config.Logger})
 	commands := broker.NewDispatcher(b, broker.DispatcherConfig{Name: "engine", Logger: s.config.Logger})
 	engine, err := saga.NewEngine(pool, saga.EngineConfig{Wake: relay.Wake, Commands: commands, Logger: s.config.Logger}, definition)
@@ -136,7 +126,7 @@ func (s *System) startEngine(ctx, run context.Context, b broker.Broker, adminURL
 		return err
 	}
 	feed, err := consumer.NewFeed(pool, b, engine, consumer.FeedConfig{
-		Name: saga.ConsumerName, Topics: engine.Topics(), BatchMax: 256, Logger: s.config.Logger,
+		Name: saga.ConsumerName, Topics: engine.Topics(), BatchMax: 256, Workers: 2, Logger: s.config.Logger,
 	})
 	if err != nil {
 		return err
@@ -148,8 +138,8 @@ func (s *System) startEngine(ctx, run context.Context, b broker.Broker, adminURL
 	return nil
 }
 
-func (s *System) startParticipant(ctx, run context.Context, b broker.Broker, adminURL string) error {
-	pool, err := s.open(ctx, adminURL, participantDatabase, consumer.SessionParams(),
+func (s *System) startParticipant(ctx, run context.Context, b broker.Broker) error {
+	pool, err := s.open(ctx, participantDatabase, consumer.SessionParams(),
 		postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()},
 		postgres.MigrationSet{Owner: "consumer", FS: consumer.Migrations()})
 	if err != nil {
@@ -158,15 +148,20 @@ func (s *System) startParticipant(ctx, run context.Context, b broker.Broker, adm
 	if _, err := pool.Exec(ctx, tables); err != nil {
 		return fmt.Errorf("create tables: %w", err)
 	}
+	s.pools = append(s.pools, pool)
 	relay := outbox.NewRelay(pool, b, outbox.RelayConfig{Name: "shop", Logger: s.config.Logger})
+	obey := handlers
+	if s.config.Batched {
+		obey = batchHandlers
+	}
 	replies := broker.NewDispatcher(b, broker.DispatcherConfig{Name: "shop", Logger: s.config.Logger})
 	commands, err := consumer.NewCommands(pool, consumer.CommandsConfig{
 		Name: "shop", Wake: relay.Wake, Replies: replies, Logger: s.config.Logger,
-	}, handlers()...)
+	}, obey()...)
 	if err != nil {
 		return err
 	}
-	feeding := consumer.FeedConfig{Name: "shop", Topics: commands.Topics(), Logger: s.config.Logger}
+	feeding := consumer.FeedConfig{Name: "shop", Topics: commands.Topics(), BatchMax: 256, Workers: 2, Logger: s.config.Logger}
 	if !s.config.Batched {
 		feeding.BatchMax, feeding.Workers = 1, b.Partitions()
 	}
@@ -178,26 +173,6 @@ func (s *System) startParticipant(ctx, run context.Context, b broker.Broker, adm
 	s.run(func() error { return replies.Run(run) })
 	s.run(func() error { return feed.Run(run) })
 	return nil
-}
-
-// open makes a database with those tables and returns a pool on it.
-func (s *System) open(ctx context.Context, adminURL, database string, params map[string]string, sets ...postgres.MigrationSet) (*pgxpool.Pool, error) {
-	for _, statement := range []string{"drop database if exists " + database + " with (force)", "create database " + database} {
-		if _, err := s.Admin.Exec(ctx, statement); err != nil {
-			return nil, fmt.Errorf("%s: %w", statement, err)
-		}
-	}
-	at, err := url.Parse(adminURL)
-	if err != nil {
-		return nil, errors.New("the administrator's URL must have the form postgres://user:password@host:port/database")
-	}
-	at.Path = "/" + database
-	pool, err := postgres.Open(ctx, postgres.Config{URL: at.String(), Params: params, MaxConns: conns})
-	if err != nil {
-		return nil, err
-	}
-	s.pools = append(s.pools, pool)
-	return pool, postgres.Migrate(ctx, pool, sets...)
 }
 
 func (s *System) run(loop func() error) {
@@ -290,12 +265,6 @@ func (s *System) Run(ctx context.Context, fail bool) (time.Duration, error) {
 	}
 }
 
-// Usage reads what the system has used: this process, so the load generator is
-// in it, and the database server.
-func (s *System) Usage(ctx context.Context) (meter.Usage, error) {
-	return meter.Read(ctx, s.Admin, os.Getpid(), "^bench_")
-}
-
 // Verify checks that each saga has left the rows it should, once.
 func (s *System) Verify(ctx context.Context, completed, compensated int) error {
 	var heldRows, released, payments, confirmations int
@@ -334,13 +303,8 @@ func (s *System) Stop() {
 	if s.nats != nil {
 		s.nats.Stop()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if s.Admin != nil {
-		_ = s.Admin.Close(ctx)
-	}
-	if s.postgres != nil {
-		if err := s.postgres.Stop(ctx); err != nil {
+	if s.Database != nil {
+		if err := s.Database.Stop(); err != nil {
 			s.config.Logger.Error("postgres did not stop", "error", err)
 		}
 	}

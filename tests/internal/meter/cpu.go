@@ -3,7 +3,6 @@ package meter
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -11,17 +10,18 @@ import (
 
 const ticksPerSecond = 100 // USER_HZ of Linux on every architecture Go supports
 
-// cpuOf returns the CPU time of a process, and of all below it if tree.
-func cpuOf(pid int, tree bool) (time.Duration, error) {
+// cpuOf returns the CPU time of a process, and of the children that it has waited
+// for if ended is set.
+func cpuOf(pid int, ended bool) (time.Duration, error) {
 	fields, err := stat(pid)
 	if err != nil {
 		return 0, err
 	}
-	total := 0
 	last := 13
-	if tree {
-		last = 15 // children that have ended and were waited for
+	if ended {
+		last = 15
 	}
+	total := 0
 	for _, field := range fields[11:last] {
 		ticks, err := strconv.Atoi(field)
 		if err != nil {
@@ -29,23 +29,27 @@ func cpuOf(pid int, tree bool) (time.Duration, error) {
 		}
 		total += ticks
 	}
-	sum := time.Duration(total) * time.Second / ticksPerSecond
-	if !tree {
-		return sum, nil
-	}
-	entries, err := filepath.Glob("/proc/[0-9]*/stat")
+	return time.Duration(total) * time.Second / ticksPerSecond, nil
+}
+
+// cpuOfServer returns the CPU time of a process and its children, with those that
+// have ended.
+func cpuOfServer(pid int) (time.Duration, error) {
+	sum, err := cpuOf(pid, true)
 	if err != nil {
 		return 0, err
 	}
-	for _, entry := range entries {
-		child, err := strconv.Atoi(filepath.Base(filepath.Dir(entry)))
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return 0, fmt.Errorf("CPU accounting needs the list of children: %w", err)
+	}
+	for child := range strings.FieldsSeq(string(children)) {
+		n, err := strconv.Atoi(child)
 		if err != nil {
-			continue
+			return 0, fmt.Errorf("children of process %d: %w", pid, err)
 		}
-		if parent, err := parentOf(child); err == nil && parent == pid {
-			if below, err := cpuOf(child, true); err == nil { // it may have ended meanwhile
-				sum += below
-			}
+		if below, err := cpuOf(n, true); err == nil { // it may have ended meanwhile
+			sum += below
 		}
 	}
 	return sum, nil
@@ -62,7 +66,7 @@ func parentOf(pid int) (int, error) {
 // stat returns the fields of /proc/PID/stat after the command name, which may
 // hold spaces: [0] is the state, [1] the parent, [11] to [14] the CPU ticks.
 func stat(pid int) ([]string, error) {
-	content, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return nil, fmt.Errorf("CPU accounting needs /proc: %w", err)
 	}

@@ -45,6 +45,6 @@ func Read(ctx context.Context, admin *pgx.Conn, pid int, databases string) (Usag
 	if err != nil {
 		return u, err
 	}
-	u.Postgres, err = cpuOf(postmaster, true)
+	u.Postgres, err = cpuOfServer(postmaster)
 	return u, err
 }

@@ -26,12 +26,14 @@ type Saga struct {
 	Revision int64      `json:"revision"` // in the answer for one saga only
 }
 
-// SagaState is the state of a checkout, as far as tests look at it.
+// SagaState is the state of a saga of the shop, as far as tests look at it.
 type SagaState struct {
+	OrderID  string `json:"order_id"` // of a return
 	Customer string `json:"customer"`
 	Items    []Item `json:"items"`
 	Token    string `json:"token"`
 	Total    int64  `json:"total"`
+	Refund   int64  `json:"refund"` // of a return
 }
 
 // SagaStep is one step of a saga.
@@ -56,7 +58,8 @@ type Failure struct {
 	Code string `json:"code"`
 }
 
-// Sagas reads all sagas, newest first, in pages of that size.
+// Sagas lists all sagas, newest first, in pages of that size. A list shows neither
+// state nor steps.
 func (o Operator) Sagas(ctx context.Context, pageSize int) ([]Saga, error) {
 	query := url.Values{"limit": {strconv.Itoa(pageSize)}}
 	var all []Saga

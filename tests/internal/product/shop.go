@@ -72,6 +72,12 @@ type Operation struct {
 		OrderID  string `json:"order_id"`
 		Total    int64  `json:"total"`
 		Currency string `json:"currency"`
+		// Of a review.
+		Reviewed bool `json:"reviewed"`
+		// Of a return.
+		ReturnID    string `json:"return_id"`
+		Refund      int64  `json:"refund"`
+		OrderStatus string `json:"order_status"`
 	} `json:"result"`
 	Error     *Problem  `json:"error"`
 	CreatedAt time.Time `json:"created_at"`
@@ -124,6 +130,15 @@ type Charge struct {
 	Status   string `json:"status"`
 	Amount   int64  `json:"amount"`
 	Currency string `json:"currency"`
+	Refunded int64  `json:"refunded"`
+}
+
+// Return is a return as the order service shows it.
+type Return struct {
+	ID      string `json:"id"`
+	OrderID string `json:"order_id"`
+	Status  string `json:"status"`
+	Refund  int64  `json:"refund"`
 }
 
 // Place posts an order.
@@ -162,6 +177,11 @@ func (s Shop) Customer(ctx context.Context, name string) (Customer, bool, error)
 // Charge reads the payment of an order; false when there is none.
 func (s Shop) Charge(ctx context.Context, orderID string) (Charge, bool, error) {
 	return getIfAny[Charge](ctx, s.Client, "/v1/payments/"+escape(orderID))
+}
+
+// Return reads a return; false when there is none.
+func (s Shop) Return(ctx context.Context, id string) (Return, bool, error) {
+	return getIfAny[Return](ctx, s.Client, "/v1/returns/"+escape(id))
 }
 
 // Stock reads the shelf of a sku.

@@ -1,0 +1,182 @@
+package admin_test
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/platform/admin"
+	"github.com/countermand/countermand/platform/consumer"
+	"github.com/countermand/countermand/platform/embedded/embeddedtest"
+	"github.com/countermand/countermand/platform/outbox"
+	"github.com/countermand/countermand/platform/postgres"
+	"github.com/countermand/countermand/platform/saga"
+)
+
+func TestMain(m *testing.M) { embeddedtest.Main(m) }
+
+type (
+	rental struct {
+		Car  string `json:"car"`
+		Keys int    `json:"keys,omitempty"`
+	}
+	handed struct {
+		Keys int `json:"keys"`
+	}
+)
+
+var (
+	rent    = events.NewCommand[rental, rental]("test.rental.begin.v1")
+	hold    = events.NewCommand[rental, handed]("test.car.hold.v1", "gone")
+	release = events.NewCommand[rental, events.None]("test.car.release.v1")
+	hand    = events.NewCommand[rental, events.None]("test.car.hand.v1")
+	signed  = events.NewFact[handed]("test.rental.signed.v1")
+)
+
+// definition holds a car, awaits a signature and hands the car over.
+var definition = saga.Definition[rental]{
+	Name: "rental", Version: 1,
+	Start:      saga.On(rent, func(_ string, r rental) rental { return r }, func(r rental) rental { return r }),
+	Attributes: func(r rental) map[string]string { return map[string]string{"car": r.Car} },
+	Flow: saga.Sequence[rental]{
+		saga.Step[rental]{
+			Name: "hold-car",
+			Do:   saga.Call(hold, func(r rental) rental { return r }, func(r *rental, h handed) { r.Keys = h.Keys }),
+			Undo: saga.Undo(hold, release, func(_ rental, sent saga.Sent[rental, handed]) rental { return sent.Request }),
+		},
+		saga.Await[rental]{Name: "signature", Timeout: time.Hour, For: saga.Signal(signed, func(r *rental, h handed) { r.Keys += h.Keys })},
+		saga.Step[rental]{Name: "hand-over", Do: saga.Call(hand, func(r rental) rental { return r }, nil), Pivot: true},
+	},
+}
+
+// office is an engine with its admin API.
+type office struct {
+	t      *testing.T
+	pool   *pgxpool.Pool
+	engine *saga.Engine
+	server *httptest.Server
+}
+
+func newOffice(t *testing.T) *office {
+	t.Helper()
+	pool, err := postgres.Open(t.Context(), postgres.Config{URL: embeddedtest.Postgres(t), Params: saga.SessionParams(), MaxConns: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	err = postgres.Migrate(t.Context(), pool,
+		postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()},
+		postgres.MigrationSet{Owner: "consumer", FS: consumer.Migrations()},
+		postgres.MigrationSet{Owner: "saga", FS: saga.Migrations()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine, err := saga.NewEngine(pool, saga.EngineConfig{Logger: slog.New(slog.DiscardHandler)}, definition)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := engine.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	admin.Register(mux, admin.Config{Reader: saga.NewReader(pool), Operator: engine, Logger: slog.New(slog.DiscardHandler)})
+	o := &office{t: t, pool: pool, engine: engine, server: httptest.NewServer(mux)}
+	t.Cleanup(o.server.Close)
+	return o
+}
+
+// begin begins a saga of that car.
+func (o *office) begin(car string) (id string) {
+	o.t.Helper()
+	err := postgres.InTx(o.t.Context(), o.pool, func(tx pgx.Tx) (err error) {
+		id, err = saga.Begin(o.t.Context(), o.engine, tx, rent, car, rental{Car: car})
+		return err
+	})
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return id
+}
+
+// sent returns how many messages of a type have been written.
+func (o *office) sent(messageType string) (n int) {
+	o.t.Helper()
+	err := o.pool.QueryRow(o.t.Context(), "select count(*) from outbox where convert_from(attributes, 'utf8') like '%' || $1 || '%'", messageType).Scan(&n)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return n
+}
+
+// answer is a response that was read to its end.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// do makes a request. Each header is "Name: value".
+func (o *office) do(method, path, body string, headers ...string) answer {
+	o.t.Helper()
+	return o.doCtx(o.t.Context(), method, path, body, headers...)
+}
+
+func (o *office) doCtx(ctx context.Context, method, path, body string, headers ...string) answer {
+	o.t.Helper()
+	request, err := http.NewRequestWithContext(ctx, method, o.server.URL+path, strings.NewReader(body))
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	for _, header := range headers {
+		name, value, _ := strings.Cut(header, ": ")
+		if name == "Host" {
+			request.Host = value
+		}
+		request.Header.Set(name, value)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return answer{response.StatusCode, response.Header, string(content)}
+}
+
+// decode reads the body of an answer of status 200.
+func decode[T any](o *office, a answer) (value T) {
+	o.t.Helper()
+	if a.status != http.StatusOK {
+		o.t.Fatalf("answered %d %s", a.status, a.body)
+	}
+	if err := json.Unmarshal([]byte(a.body), &value); err != nil {
+		o.t.Fatalf("%v in %s", err, a.body)
+	}
+	return value
+}
+
+// problem checks that an answer is a problem document of that status and code.
+func (o *office) problem(a answer, status int, code string) {
+	o.t.Helper()
+	var p admin.Problem
+	if err := json.Unmarshal([]byte(a.body), &p); err != nil || a.status != status || p.Status != status || p.Code != code ||
+		p.Detail == "" || p.Title == "" || !strings.HasSuffix(p.Type, ":"+code) || a.header.Get("Content-Type") != "application/problem+json" {
+		o.t.Errorf("answered %d %s, want the problem %d %s", a.status, a.body, status, code)
+	}
+}
