@@ -149,6 +149,10 @@ bench-peers: ## Run checkout-3 on this engine, DBOS and River, on one Postgres, 
 	@echo 'Downloading and compiling the peers, then several minutes of load; the figures come at the end.' >&2
 	@cd tests/bench/peers && GOWORK=off go run -mod=mod . $(ARGS)
 
+.PHONY: contract
+contract: ## Check the OpenAPI document of the admin API, and answers against it
+	@cd tests/contract && GOWORK=off go test ./...
+
 .PHONY: generate
 generate: ## Write again what is generated from code, such as the JSON Schemas of the contracts
 	@go generate $(call packages,$(MODULES))

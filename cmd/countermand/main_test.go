@@ -12,10 +12,12 @@ import (
 
 	"github.com/countermand/countermand/cmd/internal/wire"
 	"github.com/countermand/countermand/platform/admin"
+	"github.com/countermand/countermand/platform/embedded/embeddedtest"
 	"github.com/countermand/countermand/platform/saga"
 )
 
 func TestExitCodes(t *testing.T) {
+	quiet(t)
 	notFound := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/problem+json")
 		w.WriteHeader(http.StatusNotFound)
@@ -115,6 +117,7 @@ func TestListOutputs(t *testing.T) {
 }
 
 func TestWatchEndsWithTheSaga(t *testing.T) {
+	quiet(t)
 	statuses := []saga.Status{saga.Running, saga.Compensating, saga.Compensated}
 	asked := 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -136,15 +139,19 @@ func TestWatchEndsWithTheSaga(t *testing.T) {
 	}
 }
 
-// The commands print to stdout; keep it out of the test's own output.
-func TestMain(m *testing.M) {
+// quiet keeps what commands print out of the test's own output.
+func quiet(t *testing.T) {
+	t.Helper()
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
-		panic(err)
+		t.Fatal(err)
 	}
 	stdout := os.Stdout
 	os.Stdout = null
-	code := m.Run()
-	os.Stdout = stdout
-	os.Exit(code)
+	t.Cleanup(func() {
+		os.Stdout = stdout
+		_ = null.Close()
+	})
 }
+
+func TestMain(m *testing.M) { embeddedtest.Main(m) }

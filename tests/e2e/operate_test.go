@@ -293,6 +293,21 @@ func TestAnOperatorTellsSagasWhatToDo(t *testing.T) {
 		d.ends(id, "compensated")
 	})
 
+	in("a person's decision is told in her place", func(d *desk) {
+		answer, err := d.shop.Do(d.t.Context(), http.MethodPost, "/v1/reviews", review("MUG-001", 84, "tok_ok", ""), "Content-Type: application/json")
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		id := accepted(d.t, answer)
+		waiting(d.t, d.shop, d.operator, id)
+		if tree := d.saga(0, "get", id).Stdout; !strings.Contains(tree, "▶ decision  running") {
+			d.t.Errorf("the operator sees\n%s", tree)
+		}
+		d.saga(2, "signal", id, "--step", "decision", "--data", `{"approved":"perhaps"}`, "--reason", "r")
+		d.tell("signal", id, "--step", "decision", "--data", approve)
+		d.ends(id, "completed")
+	})
+
 	in("a signal that nobody awaits is refused", func(d *desk) {
 		id := d.place("tok_slow", "authorize-payment")
 		if result := d.saga(2, "signal", id, "--step", "shop.review.decided.v1", "--reason", "r"); !strings.Contains(result.Stderr, "signal_not_awaited") {

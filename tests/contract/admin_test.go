@@ -1,0 +1,182 @@
+// Package contract holds the OpenAPI document of the admin API against its
+// specification, and against what the API answers.
+package contract
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/pb33f/libopenapi"
+	validator "github.com/pb33f/libopenapi-validator"
+	"github.com/pb33f/libopenapi-validator/errors"
+
+	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/platform/admin"
+	"github.com/countermand/countermand/platform/consumer"
+	"github.com/countermand/countermand/platform/embedded/embeddedtest"
+	"github.com/countermand/countermand/platform/outbox"
+	"github.com/countermand/countermand/platform/postgres"
+	"github.com/countermand/countermand/platform/saga"
+)
+
+func TestMain(m *testing.M) { embeddedtest.Main(m) }
+
+func load(t *testing.T) validator.Validator {
+	t.Helper()
+	document, err := libopenapi.NewDocument(admin.OpenAPI())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := document.BuildV3Model(); err != nil { // every reference leads somewhere
+		t.Fatal(err)
+	}
+	v, errs := validator.NewValidator(document)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	return v
+}
+
+func tell(t *testing.T, what string, faults []*errors.ValidationError) {
+	t.Helper()
+	for _, fault := range faults {
+		t.Errorf("%s: %s: %s", what, fault.Message, fault.Reason)
+		for _, detail := range fault.SchemaValidationErrors {
+			t.Errorf("  %s at %s", detail.Reason, detail.FieldPath)
+		}
+	}
+}
+
+func TestTheDocumentIsOpenAPI31(t *testing.T) {
+	_, faults := load(t).ValidateDocument()
+	tell(t, "openapi.json", faults)
+}
+
+type leg struct {
+	Car string `json:"car"`
+}
+
+var (
+	begin = events.NewCommand[leg, leg]("test.trip.begin.v1")
+	hold  = events.NewCommand[leg, leg]("test.car.hold.v1")
+	free  = events.NewCommand[leg, events.None]("test.car.free.v1")
+	paid  = events.NewFact[leg]("test.trip.paid.v1")
+)
+
+// trip holds two cars at a time, awaits the payment and ends.
+var trip = saga.Definition[leg]{
+	Name: "trip", Version: 1, Start: saga.On(begin, func(_ string, l leg) leg { return l }, func(l leg) leg { return l }),
+	Attributes: func(l leg) map[string]string { return map[string]string{"car": l.Car} },
+	Flow: saga.Sequence[leg]{
+		saga.Parallel[leg]{Branches: []saga.Node[leg]{holds("first"), holds("second")}},
+		saga.ForEach[leg, int]{
+			Name: "wheels", Items: func(leg) []int { return []int{1, 2} },
+			Body: saga.Sleep[saga.Each[leg, int]]{Name: "check-wheel", For: time.Hour},
+		},
+		saga.Await[leg]{Name: "payment", Timeout: time.Hour, For: saga.Signal(paid, func(*leg, leg) {})},
+	},
+}
+
+func holds(name string) saga.Step[leg] {
+	return saga.Step[leg]{
+		Name: name, Do: saga.Call(hold, func(l leg) leg { return l }, nil),
+		Undo: saga.Undo(hold, free, func(l leg, _ saga.Sent[leg, leg]) leg { return l }),
+	}
+}
+
+// Whatever the API is asked, its answer is as the document says.
+func TestAnswersAreAsTheDocumentSays(t *testing.T) {
+	v := load(t)
+	pool, err := postgres.Open(t.Context(), postgres.Config{URL: embeddedtest.Postgres(t), Params: saga.SessionParams(), MaxConns: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	err = postgres.Migrate(t.Context(), pool,
+		postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()},
+		postgres.MigrationSet{Owner: "consumer", FS: consumer.Migrations()},
+		postgres.MigrationSet{Owner: "saga", FS: saga.Migrations()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine, err := saga.NewEngine(pool, saga.EngineConfig{Logger: slog.New(slog.DiscardHandler)}, trip)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := engine.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var id string
+	err = postgres.InTx(t.Context(), pool, func(tx pgx.Tx) (err error) {
+		id, err = saga.Begin(t.Context(), engine, tx, begin, "a", leg{"a"})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	admin.Register(mux, admin.Config{Reader: saga.NewReader(pool), Operator: engine, Logger: slog.New(slog.DiscardHandler)})
+
+	const signed = `"by":"ada","reason":"a test"`
+	for _, ask := range []struct {
+		method, path, body string
+		status             int
+	}{
+		{http.MethodGet, "/admin/v1/sagas?limit=5&status=running", "", 200},
+		{http.MethodGet, "/admin/v1/sagas?status=sleepy", "", 400},
+		{http.MethodGet, "/admin/v1/sagas:counts", "", 200},
+		{http.MethodGet, "/admin/v1/sagas:waiting", "", 200},
+		{http.MethodGet, "/admin/v1/sagas/" + id, "", 200},
+		{http.MethodGet, "/admin/v1/sagas/x", "", 404},
+		{http.MethodGet, "/admin/v1/sagas/" + id + "/preview", "", 200},
+		{http.MethodPost, "/admin/v1/sagas/" + id + ":pause", `{` + signed + `}`, 200},
+		{http.MethodPost, "/admin/v1/sagas/" + id + ":pause", `{` + signed + `}`, 409},
+		{http.MethodPost, "/admin/v1/sagas/" + id + ":resume", `{` + signed + `}`, 200},
+		{http.MethodPost, "/admin/v1/sagas/" + id + ":retry?dry_run=true", `{` + signed + `}`, 200},
+		{http.MethodPost, "/admin/v1/sagas/" + id + ":complete", `{` + signed + `,"step":"first","data":{"car":"b"}}`, 200},
+		{http.MethodPost, "/admin/v1/sagas/" + id + ":skip", `{` + signed + `,"step":"second"}`, 200},
+		{http.MethodPost, "/admin/v1/sagas/" + id + ":signal", `{` + signed + `,"step":"payment","data":{"car":"b"}}`, 200},
+		{http.MethodPost, "/admin/v1/sagas/" + id + ":edit", `{` + signed + `,"data":{"car":"c"}}`, 200},
+		{http.MethodPost, "/admin/v1/sagas/" + id + ":edit", `{` + signed + `,"data":{"car":7}}`, 422},
+		{http.MethodGet, "/admin/v1/sagas/" + id, "", 200},
+		{http.MethodPost, "/admin/v1/sagas/" + id + ":compensate", `{` + signed + `}`, 200},
+		{http.MethodPost, "/admin/v1/sagas/" + id + ":cancel", `{` + signed + `}`, 409},
+		{http.MethodPost, "/admin/v1/sagas/" + id + ":abandon", `{` + signed + `}`, 200},
+		{http.MethodGet, "/admin/v1/sagas/" + id + "/preview", "", 409},
+		{http.MethodGet, "/admin/v1/sagas/" + id + "/history", "", 200},
+		{http.MethodGet, "/admin/v1/sagas/" + id + "/export", "", 200},
+		{http.MethodPost, "/admin/v1/sagas:bulk", `{` + signed + `,"verb":"pause","filter":{},"expected_count":7}`, 409},
+		{http.MethodGet, "/admin/v1/definitions", "", 200},
+		{http.MethodGet, "/admin/v1/definitions/trip", "", 200},
+		{http.MethodGet, "/admin/v1/definitions/none", "", 404},
+		{http.MethodGet, "/admin/v1/definitions/trip/graph", "", 200},
+	} {
+		request := httptest.NewRequest(ask.method, ask.path, strings.NewReader(ask.body))
+		if ask.body != "" {
+			request.Header.Set("Content-Type", "application/json")
+		}
+		recorder := httptest.NewRecorder()
+		mux.ServeHTTP(recorder, request)
+		what := ask.method + " " + ask.path
+		if recorder.Code != ask.status {
+			t.Errorf("%s is answered %d %s, want %d", what, recorder.Code, recorder.Body, ask.status)
+			continue
+		}
+		response := recorder.Result()
+		response.Body = io.NopCloser(bytes.NewReader(recorder.Body.Bytes()))
+		_, faults := v.ValidateHttpResponse(request, response)
+		tell(t, what, faults)
+		if ask.status < 300 { // what is refused need not be as the document says
+			request.Body = io.NopCloser(strings.NewReader(ask.body))
+			_, faults = v.ValidateHttpRequest(request)
+			tell(t, what, faults)
+		}
+	}
+}
