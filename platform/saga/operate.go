@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -143,7 +144,7 @@ func (e *Engine) tell(
 			return Told{Saga: before, Revision: saga.revision}, nil
 		}
 		c := t.changed[key]
-		told := Told{Saga: c.after.Instance, Revision: c.after.revision, Sends: planned(&before, &c.after.Instance, t.out)}
+		told := Told{Saga: c.after.Instance, Revision: c.after.revision, Sends: planned(&before, &c.after.Instance, slices.Concat(t.direct, t.out))}
 		if when.DryRun {
 			return told, nil
 		}

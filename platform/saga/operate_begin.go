@@ -88,6 +88,7 @@ func (e *Engine) begin(ctx context.Context, tx pgx.Tx, program *Program, event *
 	}
 	for range attemptsMax {
 		t := e.newTransition()
+		t.patient = true // only the caller knows when it commits
 		if t.found, t.now, err = load(ctx, tx, []uuid.UUID{id}); err != nil {
 			return nil, err
 		}
@@ -101,6 +102,7 @@ func (e *Engine) begin(ctx context.Context, tx pgx.Tx, program *Program, event *
 		}
 		var batch pgx.Batch
 		queueChanges(&batch, []change{*t.changed[id]})
+		t.queueClaims(&batch)
 		if err := outbox.Queue(&batch, t.out...); err != nil {
 			return nil, err
 		}

@@ -153,6 +153,7 @@ type transition struct {
 	order   []uuid.UUID      // of changed, so that a batch has one order
 	out     []broker.Message // through the outbox
 	direct  []broker.Message // from memory, once it has committed
+	patient bool             // all goes through the outbox
 	claims  []asking
 	// Counted and logged once it has committed: a batch may be decided anew.
 	verdicts map[Verdict]int
@@ -322,7 +323,7 @@ func (t *transition) decide(ctx context.Context, saga *stored, input Input, caus
 
 // send queues a command or an answer.
 func (t *transition) send(message broker.Message) {
-	if t.engine.config.Commands == nil || outbox.Check(&message) != nil { // the outbox says what is wrong with it
+	if t.engine.config.Commands == nil || t.patient || outbox.Check(&message) != nil { // the outbox says what is wrong with it
 		t.out = append(t.out, message)
 		return
 	}
@@ -333,6 +334,15 @@ func (t *transition) send(message broker.Message) {
 func (t *transition) dispatch() {
 	if len(t.direct) > 0 {
 		t.engine.config.Commands.Send(t.direct...)
+	}
+}
+
+// queueClaims adds what asks for locks.
+func (t *transition) queueClaims(batch *pgx.Batch) {
+	for _, a := range t.claims {
+		batch.Queue(`
+			insert into saga_lock (key, saga_id, step, slots, rate, ttl) values ($1, $2, $3, $4, $5, $6)
+			on conflict do nothing`, a.key, [16]byte(a.saga), a.step, a.slots, a.rate, pgtype.Interval{Microseconds: a.ttl.Microseconds(), Valid: a.ttl > 0})
 	}
 }
 
@@ -423,11 +433,7 @@ func (t *transition) write(ctx context.Context, out *pgx.Batch, send func(*pgx.B
 	}
 	slices.SortFunc(changes, func(a, b change) int { return bytes.Compare(a.id[:], b.id[:]) })
 	queueChanges(out, changes)
-	for _, a := range t.claims {
-		out.Queue(`
-			insert into saga_lock (key, saga_id, step, slots, rate, ttl) values ($1, $2, $3, $4, $5, $6)
-			on conflict do nothing`, a.key, [16]byte(a.saga), a.step, a.slots, a.rate, pgtype.Interval{Microseconds: a.ttl.Microseconds(), Valid: a.ttl > 0})
-	}
+	t.queueClaims(out)
 	if err := outbox.Queue(out, t.out...); err != nil {
 		return err
 	}
