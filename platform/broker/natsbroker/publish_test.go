@@ -176,7 +176,6 @@ func TestPublishBatch(t *testing.T) {
 			t.Errorf("stored: %v", got)
 		}
 	})
-
 }
 
 // stored returns how many messages the topic's stream has.
