@@ -6,15 +6,17 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 
-MODULES := events platform platform/embedded sagas services/order services/payment services/inventory cmd tests
+MODULES := events platform platform/embedded platform/broker/kafkatest sagas services/order services/payment services/inventory cmd tests
 BINARIES := countermand gateway engine order payment inventory
 LINT_VERSION := v2.15.0
 LINT := bin/golangci-lint-$(LINT_VERSION)
 
 # Settings, given as "make test RACE=0": RACE=0 runs the tests without the race
-# detector, TEST_FLAGS are more flags of go test, NAME is the benchmark to run and
-# ARGS are more flags of demo, dev and bench.
+# detector, TEST_FLAGS are more flags of go test, NAME is the benchmark to run,
+# ARGS are more flags of demo, dev and bench, and KAFKA=real or KAFKA=fake has
+# test-kafka accept no other.
 RACE ?= 1
+KAFKA ?=
 TEST_FLAGS ?=
 NAME ?= checkout
 ARGS ?=
@@ -57,9 +59,32 @@ test: ## Run all tests, with a real PostgreSQL and NATS that it starts itself
 		go test -count=1 -timeout 10m $(TEST_FLAGS) $(call packages,tests) || code=$$?; \
 		exit $$code'
 
+.PHONY: kafka
+kafka: ## Run a real Apache Kafka of one node until interrupted; needs Java 17 and Maven
+	@go run ./platform/broker/kafkatest/cmd/withkafka -real
+
+.PHONY: test-kafka
+test-kafka: ## Run the broker's suites and the end-to-end tests on Apache Kafka, or on a fake
+	@go run ./platform/broker/kafkatest/cmd/withkafka $(KAFKA:%=-%) -- bash -c '\
+		code=0; \
+		go test $(RACE_FLAG) -count=1 -timeout 10m $(TEST_FLAGS) ./platform/broker/kafkatest/... || code=$$?; \
+		go test -count=1 -timeout 10m $(TEST_FLAGS) ./tests/e2e/... || code=$$?; \
+		exit $$code'
+
 .PHONY: test-short
 test-short: ## Run the tests that need no server, in seconds
 	@go test -short $(TEST_FLAGS) $(call packages,$(MODULES))
+
+SEEDS ?= 100000
+
+.PHONY: sim
+sim: ## Play SEEDS simulated worlds that go wrong, with sagas of all kinds
+	@go test -count=1 -timeout 0 -v ./tests/sim -run 'TestShop$$|TestFlows$$' -sagatest.seeds $(SEEDS)
+
+.PHONY: mutants
+mutants: ## Break the saga engine line by line, and show that the simulation notices
+	@go test -count=1 -v ./tests/sim -run TestFlaws
+	@go run ./tests/sim/mutate
 
 .PHONY: lint
 lint: $(LINT) ## Check style, imports and common faults
@@ -103,6 +128,7 @@ fences: ## Check the direction of imports; deleting the samples may break cmd an
 	$(call fence,events,platform|sagas|services|cmd|tests,contracts know only words)
 	$(call fence,platform,events/shop|sagas|services|cmd|tests,users keep the platform and delete the samples)
 	$(call fence,platform/embedded,events/shop|sagas|services|cmd|tests,users keep the platform and delete the samples)
+	$(call fence,platform/broker/kafkatest,events/shop|sagas|services|cmd|tests,users keep the platform and delete the samples)
 	$(call fence,sagas,services|cmd|tests,sagas and services share only words)
 	$(call fence,services/order,sagas|services/payment|services/inventory|cmd|tests,services share only words)
 	$(call fence,services/payment,sagas|services/order|services/inventory|cmd|tests,services share only words)
@@ -116,11 +142,12 @@ bench: ## Run the benchmark NAME on servers it starts itself
 	@go run ./tests/bench $(NAME) $(ARGS)
 
 # A module of its own outside the workspace, so that nothing else here downloads
-# the engines that it compares with.
+# the engines that it compares with. Nothing keeps its go.mod tidy when the modules
+# that it uses change, hence -mod=mod.
 .PHONY: bench-peers
 bench-peers: ## Run checkout-3 on this engine, DBOS and River, on one Postgres, and print the ratios
 	@echo 'Downloading and compiling the peers, then several minutes of load; the figures come at the end.' >&2
-	@cd tests/bench/peers && GOWORK=off go run . $(ARGS)
+	@cd tests/bench/peers && GOWORK=off go run -mod=mod . $(ARGS)
 
 .PHONY: contract
 contract: ## Check the OpenAPI document of the admin API, and answers against it

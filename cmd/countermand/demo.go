@@ -53,6 +53,9 @@ func playDemo(ctx context.Context, config demo.Config, asJSON bool) error {
 	if err != nil {
 		return failure{wire.ExitUsage, err, ""}
 	}
+	if config.Broker, err = wire.BrokerFromEnvironment(true); err != nil {
+		return failure{wire.ExitUsage, err, ""}
+	}
 	config.Logger = logger
 	config.Say = func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 	report, err := demo.Run(ctx, config)

@@ -29,7 +29,8 @@ NATS JetStream runs inside the process, both with fsync on. State stays in the
 data folder; a crash or kill -9 loses nothing that was accepted.
 
 With DATABASE_URL set, that server is used instead; its user must be allowed to
-create roles and databases.`,
+create roles and databases. With COUNTERMAND_BROKER=kafka and KAFKA_BROKERS, that
+Kafka takes the place of the in-process broker.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return dev(cmd.Context(), config, asJSON) },
 	}
@@ -54,6 +55,9 @@ func dev(ctx context.Context, config wire.DevConfig, asJSON bool) error {
 	config.Progress = func(text string) { fmt.Fprintln(os.Stderr, text) }
 	if config.DataDir, err = filepath.Abs(config.DataDir); err != nil {
 		return fmt.Errorf("data folder: %w", err)
+	}
+	if config.Broker, err = wire.BrokerFromEnvironment(true); err != nil {
+		return failure{wire.ExitUsage, err, ""}
 	}
 	if os.Getenv("DATABASE_URL") != "" || os.Getenv("DATABASE_URL_FILE") != "" {
 		if config.AdminURL, err = wire.DatabaseURL(); err != nil {

@@ -36,7 +36,9 @@ type Message struct {
 	Topic events.Topic
 	// PublishID lets the broker drop a second copy within its window of about two
 	// minutes. A command that is issued again on purpose needs a fresh one, or
-	// the window would swallow it. Empty means that copies are not dropped.
+	// the window would swallow it. Empty means that copies are not dropped. On
+	// every broker, publishing again what this publisher does not know to be stored
+	// leaves one copy; which others are found is the implementation's to say.
 	PublishID string
 	Event     events.Event
 }
@@ -56,9 +58,9 @@ type Receipt struct {
 // Publisher stores events. Implementations are safe for concurrent use.
 type Publisher interface {
 	// PublishBatch stores messages durably and returns one receipt for each, in
-	// their order; it does not retry. Within a topic the stored ones are a prefix:
-	// no message is stored after one that is not, so publishing the rest again
-	// keeps the order. At most BatchMessagesMax messages; ctx bounds the wait.
+	// their order. Within a partition the stored ones are a prefix: no message is
+	// stored after one that is not, so publishing the rest again keeps the order of
+	// each key. At most BatchMessagesMax messages; ctx bounds the wait.
 	PublishBatch(ctx context.Context, messages []Message) []Receipt
 }
 
@@ -67,7 +69,7 @@ type Delivery struct {
 	Topic     events.Topic
 	Partition int
 	Offset    uint64    // grows within a partition, with gaps
-	StoredAt  time.Time // when the broker stored it, by the broker's clock
+	StoredAt  time.Time // when it was stored, by the clock of the broker or, on Kafka, of its publisher
 	Event     events.Event
 	// Malformed is set when the message is no CloudEvent. Event then holds only
 	// what could be read, with the raw payload as Data.
@@ -96,7 +98,7 @@ type Reader interface {
 // GroupDelivery is a delivery whose progress the broker keeps for a group.
 type GroupDelivery struct {
 	Delivery
-	Attempt int // 1 for the first delivery
+	Attempt int // 1 for the first delivery that the broker, or on Kafka this member, knows of
 	// Ack tells the broker that the message is handled. After an error it may be
 	// delivered again.
 	Ack func(ctx context.Context) error
@@ -108,7 +110,9 @@ type GroupDelivery struct {
 // Group delivers a topic to the members of a group: each message to one member,
 // one unacknowledged message per partition at a time, so order holds through
 // redelivery and a change of members. A message is its member's until Ack, Retry
-// or Close, however long that takes; one of the three must come.
+// or Close, however long that takes; one of the three must come. Kafka bounds that
+// while members come or go: after the grace the message goes to another member,
+// and an Ack that comes later fails and moves nothing.
 type Group interface {
 	// Next blocks for the next delivery or the end of ctx. It fails with
 	// ErrUnavailable when this member can get no more: close it and subscribe again.
@@ -134,6 +138,9 @@ type Broker interface {
 	// Tail opens a reader on all partitions that delivers only what is published
 	// from now on.
 	Tail(ctx context.Context, topic events.Topic) (Reader, error)
+	// Since returns where to begin for the messages that were stored at or after a
+	// time: a replay reads from there.
+	Since(ctx context.Context, topic events.Topic, at time.Time) (map[int]Start, error)
 	// Lookup returns the one message at that offset; ErrNotFound when it is gone.
 	Lookup(ctx context.Context, topic events.Topic, partition int, offset uint64) (Delivery, error)
 	// Subscribe joins the named group on a topic.

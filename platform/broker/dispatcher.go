@@ -14,8 +14,9 @@ import (
 type DispatcherConfig struct {
 	// Name labels the dispatcher in logs and metrics, such as "inventory".
 	Name string
-	// Max is the most messages that wait in memory: 10,000 by default.
-	Max int
+	// Max and BytesMax bound the messages that wait in memory and their data: 10,000
+	// and 64 MiB by default.
+	Max, BytesMax int
 	// Patience is how long Send waits for room before it gives messages up: 1 s by
 	// default.
 	Patience time.Duration
@@ -29,6 +30,9 @@ func (c DispatcherConfig) withDefaults() DispatcherConfig {
 	}
 	if c.Max == 0 {
 		c.Max = 10_000
+	}
+	if c.BytesMax == 0 {
+		c.BytesMax = 64 << 20
 	}
 	if c.Patience == 0 {
 		c.Patience = time.Second
@@ -54,7 +58,8 @@ type Dispatcher struct {
 
 	mu      sync.Mutex
 	waiting []Message
-	taken   int           // messages that Run has in hand
+	held    int           // messages that wait or that Run has in hand
+	bytes   int           // of their data
 	ended   bool          // Run has returned
 	room    chan struct{} // closed and replaced when messages have been published
 	arrived chan struct{} // capacity 1
@@ -85,11 +90,14 @@ func (d *Dispatcher) Send(messages ...Message) {
 		return
 	}
 	var late <-chan time.Time
+	bytes := bytesOf(messages)
 	for {
 		d.mu.Lock()
 		// An empty dispatcher takes any number at once, or a large batch never fits.
-		if !d.ended && (len(d.waiting)+d.taken == 0 || len(d.waiting)+d.taken+len(messages) <= d.config.Max) {
+		fits := d.held+len(messages) <= d.config.Max && d.bytes+bytes <= d.config.BytesMax
+		if !d.ended && (d.held == 0 || fits) {
 			d.waiting = append(d.waiting, messages...)
+			d.held, d.bytes = d.held+len(messages), d.bytes+bytes
 			d.mu.Unlock()
 			select {
 			case d.arrived <- struct{}{}:
@@ -113,6 +121,13 @@ func (d *Dispatcher) Send(messages ...Message) {
 			return
 		}
 	}
+}
+
+func bytesOf(messages []Message) (n int) {
+	for i := range messages {
+		n += len(messages[i].Event.Data)
+	}
+	return n
 }
 
 func (d *Dispatcher) giveUp(messages []Message, reason string) {
@@ -150,11 +165,11 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 			}
 			continue
 		}
-		before := len(batch)
-		if batch = d.publish(work, batch); len(batch) < before {
+		sent := batch
+		if batch = d.publish(work, sent); len(batch) < len(sent) {
 			rest = 0
+			d.settle(len(sent)-len(batch), bytesOf(sent)-bytesOf(batch))
 		}
-		d.settle(len(batch))
 		if len(batch) > 0 {
 			rest = min(max(2*rest, dispatchRestMin), dispatchRestMax)
 			select {
@@ -184,19 +199,16 @@ func (d *Dispatcher) take(batch []Message) []Message {
 	if d.waiting = d.waiting[n:]; len(d.waiting) == 0 {
 		d.waiting = nil // and the array with the payloads in it
 	}
-	d.taken = len(batch)
 	return batch
 }
 
-// settle says how many messages Run still has in hand, which makes room.
-func (d *Dispatcher) settle(taken int) {
+// settle makes room for as much as is done with.
+func (d *Dispatcher) settle(messages, bytes int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if taken < d.taken {
-		close(d.room)
-		d.room = make(chan struct{})
-	}
-	d.taken = taken
+	d.held, d.bytes = d.held-messages, d.bytes-bytes
+	close(d.room)
+	d.room = make(chan struct{})
 }
 
 // publish returns the messages that are to be tried again, in order.

@@ -198,6 +198,29 @@ func TestDispatcher(t *testing.T) {
 			stop()
 		})
 	})
+	t.Run("a few large messages fill it as many small ones do", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			s := &shelf{refuse: func(string) error { return errAway }}
+			d, outcome, stop := dispatching(t, s, broker.DispatcherConfig{BytesMax: 1000})
+			large := letters(0, 3)
+			for i := range large {
+				large[i].Event.Data = make([]byte, 400)
+				d.Send(large[i])
+			}
+			if outcome("given_up") != 1 {
+				t.Errorf("%v given up", outcome("given_up"))
+			}
+			s.bend(nil)
+			time.Sleep(3 * time.Second)
+			d.Send(large[2])
+			synctest.Wait()
+			if got := s.all(); !slices.Equal(got, numbers(0, 3)) {
+				t.Errorf("stored %v", got)
+			}
+			stop()
+		})
+	})
 	t.Run("what was sent before the end is published, and what comes after it is given up", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {

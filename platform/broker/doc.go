@@ -7,7 +7,8 @@
 // partition key go to one partition, so one key keeps its order through
 // publishing, retries and a change of reader.
 //
-// Implementations live below: natsbroker on JetStream. The outbox relay and the
-// consumers use this package directly; package watermillbroker puts watermill's
-// Publisher and Subscriber on top for routers and middleware.
+// Implementations live below: natsbroker on JetStream and kafkabroker on Apache
+// Kafka, both of which pass the suite of package brokertest. The outbox relay and
+// the consumers use this package directly; package watermillbroker puts
+// watermill's Publisher and Subscriber on top for routers and middleware.
 package broker

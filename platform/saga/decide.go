@@ -178,7 +178,7 @@ func (d *decision) start(input StartInput) {
 	}
 	d.UpdatedAt = d.CreatedAt
 	if d.program.Deadline > 0 {
-		d.Deadline = d.CreatedAt.Add(d.program.Deadline)
+		d.Deadline = d.CreatedAt.Add(d.program.Deadline).Truncate(time.Microsecond)
 	}
 	err := protect(func() (err error) {
 		d.value, err = d.program.begin(input.ID, input.Request)

@@ -1,5 +1,10 @@
 package saga
 
+import (
+	"context"
+	"time"
+)
+
 // WholeEntry returns the history entry that stands for all before it.
 func WholeEntry(in Instance) []byte {
 	entry, err := encodeEntry(&Instance{}, &in, Cause{Kind: "test"}, in.UpdatedAt)
@@ -8,3 +13,15 @@ func WholeEntry(in Instance) []byte {
 	}
 	return entry
 }
+
+// EncodeEntry and ApplyEntry are the history's.
+func EncodeEntry(before, after *Instance, cause Cause, at time.Time) ([]byte, error) {
+	return encodeEntry(before, after, cause, at)
+}
+
+func ApplyEntry(in *Instance, entry []byte) (at time.Time, cause Cause, err error) {
+	return applyEntry(in, entry)
+}
+
+// Fire is one round of RunTimers.
+func (e *Engine) Fire(ctx context.Context) (int, error) { return e.fire(ctx) }

@@ -9,7 +9,7 @@ import (
 	"github.com/countermand/countermand/platform/saga"
 )
 
-var decided = events.NewFact[struct{ Number int }]("test.review.decided.v1")
+var verdict = events.NewFact[struct{ Number int }]("test.review.decided.v1")
 
 // reviewed is alpha, then a person's decision, then beta.
 func reviewed() saga.Definition[trip] {
@@ -18,7 +18,7 @@ func reviewed() saga.Definition[trip] {
 		alpha(),
 		saga.Await[trip]{
 			Name: "review", Timeout: time.Hour,
-			For: saga.Signal(decided, func(s *trip, d struct{ Number int }) { s.Tickets = append(s.Tickets, d.Number) }),
+			For: saga.Signal(verdict, func(s *trip, d struct{ Number int }) { s.Tickets = append(s.Tickets, d.Number) }),
 		},
 		beta(),
 	}
@@ -58,7 +58,7 @@ func TestSignal(t *testing.T) {
 		t.Parallel()
 		b, id := setup(t)
 		for range 2 {
-			told, err := b.engine.Signal(t.Context(), id, "the-decision", order(decided.Type(), `{"Number":5}`), saga.Condition{})
+			told, err := b.engine.Signal(t.Context(), id, "the-decision", order(verdict.Type(), `{"Number":5}`), saga.Condition{})
 			if err != nil || told.Revision != 2 {
 				t.Fatalf("told %+v, %v", told, err)
 			}

@@ -27,7 +27,7 @@ func atlas() saga.Definition[trip] {
 		legs[0], legs[1], legs[2], waits,
 		saga.Choice[trip]{Name: "far", Cases: []saga.Case[trip]{{When: func(trip) bool { return true }, Then: named(beta(), "fly")}}},
 		saga.Await[trip]{
-			Name: "visa", Timeout: 48 * time.Hour, For: saga.Signal(decided, func(*trip, struct{ Number int }) {}),
+			Name: "visa", Timeout: 48 * time.Hour, For: saga.Signal(verdict, func(*trip, struct{ Number int }) {}),
 			OnTimeout: named(note(), "remind"),
 		},
 		saga.Decide[trip]{

@@ -79,8 +79,7 @@ func TestWhatIsGivenUpWhenAReturnFails(t *testing.T) {
 			"open-return", play.Answer{Reject: shop.AlreadyReturned}, saga.Compensated, shop.AlreadyReturned, []string{"open-return"},
 		},
 		"the second item is not taken back": {
-			"restock-item[1]", play.Answer{Reject: shop.NotReturnable}, saga.Compensated, shop.NotReturnable,
-			// The third is in doubt when the second is refused.
+			"restock-item[1]", play.Answer{Reject: shop.NotReturnable}, saga.Compensated, shop.NotReturnable, // with the third in doubt
 			append(forward, "-restock-item[2]", "-restock-item[0]", "-open-return"),
 		},
 		"the money cannot be paid back": {

@@ -134,7 +134,7 @@ func TestRefundsNeverExceedThePayment(t *testing.T) {
 		granted := int64(0)
 		for worker := range uint64(8) {
 			wait.Go(func() {
-				random := rand.New(rand.NewPCG(seed, worker)) //nolint:gosec // the same for every run
+				random := rand.New(rand.NewPCG(seed, worker))
 				for range 5 {
 					amount := random.Int64N(400)
 					id := events.NewID()

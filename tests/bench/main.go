@@ -62,7 +62,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags.StringVar(&opts.profile, "profile", "", "file for a CPU profile of the process under the closed loop")
 	flags.BoolVar(&asJSON, "json", false, "print one JSON object")
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "usage: go run ./tests/bench NAME [--duration 10s] [--clients 128] [--json]")
+		fmt.Fprintln(stderr, "usage: go run ./tests/bench NAME [--duration 10s] [--clients 128] [--commits command|batch] [--phase NAME] [--profile FILE] [--json]")
 		for _, name := range slices.Sorted(maps.Keys(benchmarks)) {
 			fmt.Fprintf(stderr, "  %-12s %s\n", name, benchmarks[name].about)
 		}

@@ -47,15 +47,30 @@ func (a audit) check(ctx context.Context, before map[string]stock, orders int) (
 	if err != nil {
 		return false, false, 0, nil, err
 	}
+	// What came back, where it is now.
+	back, err := collect[line](ctx, a.databases[wire.Inventory],
+		"select sku, status, sum(quantity)::bigint from restock group by sku, status")
+	if err != nil {
+		return false, false, 0, nil, err
+	}
 	sold := make(map[string]int64)
 	stockOK, moneyOK = true, true
 	for _, l := range lines {
 		switch l.Status {
 		case "committed":
-			sold[l.SKU] = l.Quantity
+			sold[l.SKU] += l.Quantity
 		case "held":
 			stockOK = false
 			problems = append(problems, fmt.Sprintf("stock: %d of %s are still held", l.Quantity, l.SKU))
+		}
+	}
+	for _, l := range back {
+		switch l.Status {
+		case "shelved":
+			sold[l.SKU] -= l.Quantity
+		case "held":
+			stockOK = false
+			problems = append(problems, fmt.Sprintf("stock: %d of %s that came back are still held apart", l.Quantity, l.SKU))
 		}
 	}
 	for sku, was := range before {
@@ -70,33 +85,39 @@ func (a audit) check(ctx context.Context, before map[string]stock, orders int) (
 		ID     string
 		Status string
 		Amount int64
+		Back   int64 // of that, what was refunded
 	}
-	placed, err := collect[money](ctx, a.databases[wire.Order], "select id::text, status, coalesce(total, 0) from orders")
+	placed, err := collect[money](ctx, a.databases[wire.Order], `
+		select o.id::text, o.status, coalesce(o.total, 0),
+			(select coalesce(sum(refund), 0)::bigint from order_return as r where r.order_id = o.id and r.status = 'completed')
+		from orders as o`)
 	if err != nil {
 		return false, false, 0, nil, err
 	}
-	paid, err := collect[money](ctx, a.databases[wire.Payment], "select order_id::text, status, amount from payment")
+	paid, err := collect[money](ctx, a.databases[wire.Payment], "select order_id::text, status, amount, refunded from payment")
 	if err != nil {
 		return false, false, 0, nil, err
 	}
-	captured := make(map[string]int64)
+	captured, refunded := make(map[string]int64), make(map[string]int64)
 	for _, p := range paid {
 		switch p.Status {
 		case "captured":
 			captured[p.ID] += p.Amount
+			refunded[p.ID] += p.Back
 		case "authorized", "authorizing":
 			moneyOK = false
 			problems = append(problems, fmt.Sprintf("money: the payment of order %s is still %s", p.ID, p.Status))
 		}
 	}
 	for _, o := range placed {
-		want := int64(0)
-		if o.Status == "confirmed" {
+		want, final := int64(0), o.Status == "confirmed" || o.Status == "partially_returned" || o.Status == "returned"
+		if final {
 			want = o.Amount
 		}
-		if captured[o.ID] != want || (o.Status == "confirmed" && want == 0) {
+		if captured[o.ID] != want || final && want == 0 || refunded[o.ID] != o.Back {
 			moneyOK = false
-			problems = append(problems, fmt.Sprintf("money: order %s is %s at %d, captured %d", o.ID, o.Status, want, captured[o.ID]))
+			problems = append(problems, fmt.Sprintf("money: order %s is %s at %d with returns of %d, captured %d and refunded %d",
+				o.ID, o.Status, want, o.Back, captured[o.ID], refunded[o.ID]))
 		}
 		delete(captured, o.ID)
 	}

@@ -52,7 +52,7 @@ func (c *client) place(ctx context.Context, o order) result {
 	errs := make([]error, o.kind.copies)
 	var wait sync.WaitGroup
 	for i := range o.kind.copies {
-		wait.Go(func() { ids[i], errs[i] = c.post(ctx, o) })
+		wait.Go(func() { ids[i], errs[i] = c.post(ctx, "/v1/orders", o.key, o.body) })
 	}
 	wait.Wait()
 	for i := range ids {
@@ -66,28 +66,50 @@ func (c *client) place(ctx context.Context, o order) result {
 		}
 	}
 	r.id = ids[0]
-	for {
-		var op operation
-		if err := c.call(ctx, http.MethodGet, "/v1/operations/"+r.id, nil, map[string]string{"Prefer": "wait=20"}, http.StatusOK, &op); err != nil {
-			r.problem = err
-			return r
-		}
-		r.status, r.code = op.Status, op.Error.Code
-		if op.Done || op.Status == "stuck" {
-			break
-		}
+	op, err := c.follow(ctx, r.id)
+	if err != nil {
+		r.problem = err
+		return r
 	}
+	r.status, r.code = op.Status, op.Error.Code
 	r.took = time.Since(begin)
 	if r.status != o.kind.status || r.code != o.kind.code {
 		r.problem = fmt.Errorf("order of kind %q ended %s %s, expected %s %s", o.kind.name, r.status, r.code, o.kind.status, o.kind.code)
+	} else if o.kind.back > 0 {
+		r.problem = c.sendBack(ctx, r.id, o)
 	}
 	return r
 }
 
-func (c *client) post(ctx context.Context, o order) (id string, err error) {
+// sendBack returns a part of an order, or all of it.
+func (c *client) sendBack(ctx context.Context, order string, o order) error {
+	body := fmt.Appendf(nil, `{"order_id":%q,"items":[{"sku":%q,"quantity":%d}],"reason":"does not fit"}`, order, o.kind.sku, o.kind.back)
+	id, err := c.post(ctx, "/v1/returns", o.key, body)
+	if err != nil {
+		return err
+	}
+	op, err := c.follow(ctx, id)
+	if err == nil && op.Status != "completed" {
+		err = fmt.Errorf("return %s of order %s ended %s %s", id, order, op.Status, op.Error.Code)
+	}
+	return err
+}
+
+// follow waits until an operation has ended, or is stuck.
+func (c *client) follow(ctx context.Context, id string) (op operation, err error) {
+	for {
+		op = operation{}
+		err = c.call(ctx, http.MethodGet, "/v1/operations/"+id, nil, map[string]string{"Prefer": "wait=20"}, http.StatusOK, &op)
+		if err != nil || op.Done || op.Status == "stuck" {
+			return op, err
+		}
+	}
+}
+
+func (c *client) post(ctx context.Context, path, key string, body []byte) (id string, err error) {
 	var op operation
-	err = c.call(ctx, http.MethodPost, "/v1/orders", o.body, map[string]string{
-		"Content-Type": "application/json", "Idempotency-Key": `"` + o.key + `"`, "Prefer": "respond-async",
+	err = c.call(ctx, http.MethodPost, path, body, map[string]string{
+		"Content-Type": "application/json", "Idempotency-Key": `"` + key + `"`, "Prefer": "respond-async",
 	}, http.StatusAccepted, &op)
 	return op.ID, err
 }

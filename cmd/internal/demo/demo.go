@@ -22,6 +22,7 @@ type Config struct {
 	Rate    int // orders per second; 0: as fast as they go
 	Clients int
 	DataDir string // empty: a temporary folder that is removed
+	Broker  wire.BrokerConfig
 	Logger  *slog.Logger
 	Say     func(format string, args ...any) // tells a person what happens
 }
@@ -59,18 +60,22 @@ func (d *demo) start(ctx context.Context) error {
 	begin := time.Now()
 	var err error
 	d.servers, err = wire.StartServers(ctx, wire.ServersConfig{
-		DataDir: d.DataDir, Listen: true, Logger: d.Logger, Progress: func(text string) { d.Say("%s", text) },
+		DataDir: d.DataDir, Broker: d.Broker, Listen: true, Logger: d.Logger, Progress: func(text string) { d.Say("%s", text) },
 	})
 	if err != nil {
 		return err
 	}
-	d.Say("✓ PostgreSQL and JetStream are up, fsync on  %s", took(begin))
+	up := "PostgreSQL and JetStream are up, fsync on"
+	if d.servers.NATS == nil {
+		up = "PostgreSQL is up, fsync on; the broker is Kafka"
+	}
+	d.Say("✓ %s  %s", up, took(begin))
 	begin = time.Now()
 	upstreams := []string{}
 	for _, role := range wire.Roles() {
-		c := &child{role: role, logs: logs, env: append([]string{
-			"DATABASE_URL=" + d.servers.Databases[role], "NATS_URL=" + d.servers.NATS.URL(), "COUNTERMAND_SECRET=" + d.servers.Secrets.Operations,
-		}, upstreams...)}
+		c := &child{role: role, logs: logs, env: slices.Concat([]string{
+			"DATABASE_URL=" + d.servers.Databases[role], "COUNTERMAND_SECRET=" + d.servers.Secrets.Operations,
+		}, d.servers.BrokerEnvironment(), upstreams)}
 		d.children[role] = c
 		if err := c.start(ctx); err != nil {
 			return err
@@ -93,7 +98,7 @@ func (d *demo) play(ctx context.Context) (Report, error) {
 	}
 	all := orders(d.Orders, d.Seed)
 	c := newClient(d.children[wire.Gateway].ready.HTTP, 4*d.Clients)
-	d.Say("\nplacing %d orders: some are declined, some repeated, some out of stock (seed %d)", d.Orders, d.Seed)
+	d.Say("\nplacing %d orders: some are declined, some repeated, some returned, some out of stock (seed %d)", d.Orders, d.Seed)
 
 	var (
 		results = make([]result, len(all))

@@ -16,11 +16,13 @@ type kind struct {
 	status string // "completed" or "compensated"
 	code   string // of the rejection
 	copies int    // requests with one Idempotency-Key, at the same time
+	back   int64  // how many the customer returns once the order has completed
 }
 
 // kinds of orders in the demo's mix; their shares add up to 100.
 var kinds = []kind{
-	{name: "happy", share: 58, sku: "TEA-001", least: 1, most: 5, token: "tok_ok", status: "completed", copies: 1},
+	{name: "happy", share: 50, sku: "TEA-001", least: 1, most: 5, token: "tok_ok", status: "completed", copies: 1},
+	{name: "returned", share: 8, sku: "MUG-001", least: 1, most: 3, token: "tok_ok", status: "completed", copies: 1, back: 1},
 	{name: "repeated", share: 10, sku: "MUG-001", least: 1, most: 2, token: "tok_ok", status: "completed", copies: 3},
 	{name: "declined", share: 14, sku: "TEA-001", least: 1, most: 3, token: "tok_declined", status: "compensated", code: "card_declined", copies: 1},
 	{name: "capture fails", share: 6, sku: "MUG-001", least: 1, most: 2, token: "tok_capture_fails", status: "compensated", code: "capture_failed", copies: 1},

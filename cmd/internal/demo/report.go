@@ -24,9 +24,11 @@ type Report struct {
 
 // Invariants are what must hold whatever was killed.
 type Invariants struct {
-	// Stock: what left the shelf was ordered, and nothing is still held.
+	// Stock: what left the shelf was ordered and did not come back, and nothing is
+	// still held.
 	Stock bool `json:"stock"`
-	// Money: every confirmed order was paid once and in full, and no other was.
+	// Money: every confirmed order was paid once and in full, and no other was; what
+	// came back was refunded, once.
 	Money bool `json:"money"`
 	// Terminal: every accepted order ended as it had to.
 	Terminal bool `json:"terminal"`

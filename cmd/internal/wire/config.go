@@ -33,7 +33,7 @@ const (
 type Config struct {
 	Role        string
 	DatabaseURL string // the role's own database; the gateway's is the engine's, read only
-	NATSURL     string
+	Broker      BrokerConfig
 	HTTPAddr    string // empty: the default, with a free port if need be
 	AdminAddr   string
 	// Secret derives operation ids; all gateways share it. At least 16 bytes.
@@ -47,32 +47,26 @@ type Config struct {
 // FromEnvironment reads the configuration of a role. Every secret can be given
 // as NAME or as a file in NAME_FILE. The error joins everything that is missing.
 func FromEnvironment(role string) (Config, error) {
-	var errs []error
-	secret := func(name string, required bool, what string) string {
-		value, err := secretVariable(name)
-		if err != nil {
-			errs = append(errs, err)
-		} else if value == "" && required {
-			errs = append(errs, fmt.Errorf("%s is not set: %s", name, what))
-		}
-		return value
-	}
+	v := variables{}
 	c := Config{
 		Role:        role,
-		DatabaseURL: secret("DATABASE_URL", true, "the Postgres URL of the "+role+" database"),
-		NATSURL:     secret("NATS_URL", true, "the NATS server, such as nats://127.0.0.1:4222"),
+		DatabaseURL: v.required("DATABASE_URL", "the Postgres URL of the "+role+" database"),
 		HTTPAddr:    os.Getenv("COUNTERMAND_HTTP_ADDR"),
 		AdminAddr:   os.Getenv("COUNTERMAND_ADMIN_ADDR"),
 		Lookup:      os.LookupEnv,
 	}
+	var err error
+	if c.Broker, err = BrokerFromEnvironment(false); err != nil {
+		v.errs = append(v.errs, err)
+	}
 	if role == Gateway {
 		c.RoutesFile = os.Getenv("COUNTERMAND_ROUTES")
-		c.Secret = []byte(secret("COUNTERMAND_SECRET", true, "at least 16 random bytes, the same for all gateways; try: openssl rand -hex 32"))
+		c.Secret = []byte(v.required("COUNTERMAND_SECRET", "at least 16 random bytes, the same for all gateways; try: openssl rand -hex 32"))
 		if n := len(c.Secret); n > 0 && n < 16 {
-			errs = append(errs, errors.New("COUNTERMAND_SECRET is shorter than 16 bytes; try: openssl rand -hex 32"))
+			v.fail("COUNTERMAND_SECRET is shorter than 16 bytes; try: openssl rand -hex 32")
 		}
 	}
-	return c, errors.Join(errs...)
+	return c, errors.Join(v.errs...)
 }
 
 // secretVariable returns the variable, or the content of the file that its

@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/countermand/countermand/platform/broker/kafkabroker"
 	"github.com/countermand/countermand/platform/broker/natsbroker"
 	"github.com/countermand/countermand/platform/embedded"
 )
@@ -19,7 +21,8 @@ import (
 type Servers struct {
 	Secrets   Secrets
 	Databases map[string]string // URL by role
-	NATS      *embedded.NATS
+	NATS      *embedded.NATS    // nil: the broker is Kafka
+	broker    BrokerConfig
 	postgres  *embedded.Postgres // nil: DATABASE_URL names one
 }
 
@@ -29,7 +32,9 @@ type ServersConfig struct {
 	// AdminURL is a Postgres to use instead of the private one, by a user who may
 	// create roles and databases.
 	AdminURL string
-	// Listen opens the broker to other processes on loopback.
+	// Broker may be Kafka, which is not started here, or else is NATS.
+	Broker BrokerConfig
+	// Listen opens the embedded broker to other processes on loopback.
 	Listen   bool
 	Logger   *slog.Logger
 	Progress func(string)
@@ -42,7 +47,7 @@ func StartServers(ctx context.Context, config ServersConfig) (_ *Servers, err er
 	if err := os.MkdirAll(config.DataDir, 0o755); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
-	s := &Servers{}
+	s := &Servers{broker: config.Broker}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Stop(context.WithoutCancel(ctx)))
@@ -64,6 +69,9 @@ func StartServers(ctx context.Context, config ServersConfig) (_ *Servers, err er
 	if s.Databases, err = CreateDatabases(ctx, config.AdminURL, s.Secrets); err != nil {
 		return nil, err
 	}
+	if config.Broker.Name == Kafka {
+		return s, nil
+	}
 	address := ""
 	if config.Listen {
 		address = "127.0.0.1:0"
@@ -72,6 +80,15 @@ func StartServers(ctx context.Context, config ServersConfig) (_ *Servers, err er
 		StoreDir: filepath.Join(config.DataDir, "nats"), Listen: address, Logger: config.Logger,
 	})
 	return s, err
+}
+
+// BrokerEnvironment returns what tells a process of a role where the broker is,
+// beside the environment of this process.
+func (s *Servers) BrokerEnvironment() []string {
+	if s.NATS == nil {
+		return []string{"COUNTERMAND_BROKER=" + Kafka, "KAFKA_REPLICAS=" + strconv.Itoa(s.broker.Kafka.Replicas)}
+	}
+	return []string{"COUNTERMAND_BROKER=" + NATS, "NATS_URL=" + s.NATS.URL()}
 }
 
 // PostgresFailed returns a channel that is closed when the private Postgres ends
@@ -107,7 +124,8 @@ type DevConfig struct {
 type Dev struct {
 	process *Process
 	servers *Servers
-	conn    *nats.Conn
+	conn    *nats.Conn // one of the two
+	kafka   *kafkabroker.Broker
 	roles   []*Running
 	http    string
 }
@@ -129,18 +147,13 @@ func StartDev(ctx context.Context, config DevConfig) (_ *Dev, err error) {
 	if d.servers, err = StartServers(ctx, config.ServersConfig); err != nil {
 		return nil, err
 	}
-	if d.conn, err = d.servers.NATS.Connect(nats.Name("countermand-dev")); err != nil {
-		return nil, fmt.Errorf("connect to the embedded broker: %w", err)
-	}
-	d.process.Conn = d.conn
-	// The embedded server stages atomic batches in memory, so they pay early.
-	if d.process.Broker, err = natsbroker.New(d.conn, natsbroker.Config{AtomicFrom: 4}); err != nil {
+	if err = d.connect(config.Broker); err != nil {
 		return nil, err
 	}
 	upstreams := make(map[string]string)
 	for _, role := range Roles() {
 		c := Config{
-			Role: role, DatabaseURL: d.servers.Databases[role], Secret: []byte(d.servers.Secrets.Operations),
+			Role: role, DatabaseURL: d.servers.Databases[role], Broker: config.Broker, Secret: []byte(d.servers.Secrets.Operations),
 			HTTPAddr: "127.0.0.1:0", RoutesFile: config.RoutesFile,
 			Lookup: func(name string) (string, bool) {
 				if value, ok := os.LookupEnv(name); ok {
@@ -164,6 +177,24 @@ func StartDev(ctx context.Context, config DevConfig) (_ *Dev, err error) {
 		}
 	}
 	return d, nil
+}
+
+// connect makes the broker that the roles share, and so share its batches.
+func (d *Dev) connect(config BrokerConfig) (err error) {
+	if d.servers.NATS == nil {
+		config.Kafka.ClientID, config.Kafka.Logger = "countermand-dev", d.process.Logger
+		if d.kafka, err = kafkabroker.New(config.Kafka); err != nil {
+			return err
+		}
+		d.process.Broker = d.kafka
+		return nil
+	}
+	if d.conn, err = d.servers.NATS.Connect(nats.Name("countermand-dev")); err != nil {
+		return fmt.Errorf("connect to the embedded broker: %w", err)
+	}
+	// The embedded server stages atomic batches in memory, so they pay early.
+	d.process.Broker, err = natsbroker.New(d.conn, natsbroker.Config{AtomicFrom: 4})
+	return err
 }
 
 // UpstreamVariable returns the variable that tells the gateway where a service is.
@@ -205,6 +236,9 @@ func (d *Dev) Stop(ctx context.Context) error {
 	}
 	if d.conn != nil {
 		d.conn.Close()
+	}
+	if d.kafka != nil {
+		d.kafka.Close()
 	}
 	if d.servers != nil {
 		errs = append(errs, d.servers.Stop(ctx))

@@ -11,7 +11,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/countermand/countermand/platform/broker"
@@ -26,8 +25,7 @@ type Process struct {
 	Telemetry *telemetry.Telemetry
 	Admin     *http.ServeMux
 	Version   string
-	// Conn and Broker are those of all roles; nil: each makes its own.
-	Conn   *nats.Conn
+	// Broker is that of all roles; nil: each makes its own.
 	Broker broker.Broker
 
 	listener net.Listener

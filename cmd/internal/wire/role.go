@@ -8,12 +8,10 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/nats-io/nats.go"
 	"go.uber.org/fx"
 	"go.uber.org/fx/fxevent"
 
 	"github.com/countermand/countermand/platform/broker"
-	"github.com/countermand/countermand/platform/broker/natsbroker"
 	"github.com/countermand/countermand/platform/consumer"
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/postgres"
@@ -73,7 +71,7 @@ func (r *Running) Stop(ctx context.Context) error {
 func options(config Config, process *Process) fx.Option {
 	return fx.Options(
 		fx.Supply(config, process, process.Logger),
-		fx.Provide(openPool, connect, newBroker, newRelay, newDispatcher),
+		fx.Provide(openPool, newBroker, newRelay, newDispatcher),
 		graph(config.Role),
 		fx.StartTimeout(2*time.Minute), fx.StopTimeout(stopTimeout),
 		fx.WithLogger(func(logger *slog.Logger) fxevent.Logger {
@@ -124,45 +122,6 @@ func openPool(l lifecycle, config Config, process *Process) (*pgxpool.Pool, erro
 	process.Health.Add("postgres/"+config.Role, pool.Ping)
 	l.Hooks.Append(fx.StopHook(pool.Close))
 	return pool, nil
-}
-
-// connect returns the process's broker connection, or makes the role's own.
-func connect(l lifecycle, config Config, process *Process) (*nats.Conn, error) {
-	if process.Conn != nil {
-		return process.Conn, nil
-	}
-	conn, err := nats.Connect(config.NATSURL,
-		nats.Name("countermand-"+config.Role),
-		nats.MaxReconnects(-1),            // the default gives up after two minutes
-		nats.RetryOnFailedConnect(true),   // start before the broker, as orchestrators do
-		nats.PingInterval(10*time.Second), // the default notices a dead server after four minutes
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if err != nil {
-				process.Logger.Warn("broker connection lost", "role", config.Role, "error", err)
-			}
-		}),
-		nats.ReconnectHandler(func(*nats.Conn) { process.Logger.Info("broker connection is back", "role", config.Role) }),
-	)
-	if err != nil {
-		return nil, fmt.Errorf("connect to NATS: %w", err)
-	}
-	l.Hooks.Append(fx.StopHook(conn.Close))
-	return conn, nil
-}
-
-// newBroker returns the process's broker, or makes the role's own. Roles that
-// share one share its batches as well.
-func newBroker(conn *nats.Conn, config Config, process *Process) (broker.Broker, error) {
-	b := process.Broker
-	if b == nil {
-		own, err := natsbroker.New(conn, natsbroker.Config{})
-		if err != nil {
-			return nil, err
-		}
-		b = own
-	}
-	process.Health.Add("broker/"+config.Role, b.Ping)
-	return b, nil
 }
 
 // newRelay makes the relay of the role's outbox. It is run by whoever writes.

@@ -7,9 +7,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/fx"
 )
@@ -148,4 +150,81 @@ func TestMigrateRefusesARoleWithoutADatabase(t *testing.T) {
 	if err := Migrate(t.Context(), Gateway, "postgres://localhost/x"); err == nil {
 		t.Error("want an error")
 	}
+}
+
+func TestBrokerEnvironment(t *testing.T) {
+	clear := func(t *testing.T) {
+		t.Helper()
+		for _, variable := range os.Environ() {
+			if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "KAFKA_") || name == "NATS_URL" || name == "COUNTERMAND_BROKER" {
+				t.Setenv(name, "")
+			}
+		}
+	}
+	t.Run("it is NATS unless something else is said", func(t *testing.T) {
+		clear(t)
+		t.Setenv("NATS_URL", "nats://n:4222")
+		c, err := BrokerFromEnvironment(false)
+		if err != nil || c.Name != NATS || c.NATSURL != "nats://n:4222" {
+			t.Errorf("%+v, %v", c, err)
+		}
+	})
+	t.Run("Kafka needs its servers and nothing of NATS", func(t *testing.T) {
+		clear(t)
+		t.Setenv("COUNTERMAND_BROKER", "kafka")
+		if _, err := BrokerFromEnvironment(false); err == nil || !strings.Contains(err.Error(), "KAFKA_BROKERS") || strings.Contains(err.Error(), "NATS") {
+			t.Errorf("error = %v", err)
+		}
+		t.Setenv("KAFKA_BROKERS", "a:9092, b:9092")
+		for embedded, replicas := range map[bool]int{true: 1, false: 3} {
+			c, err := BrokerFromEnvironment(embedded)
+			if err != nil || !slices.Equal(c.Kafka.Addrs, []string{"a:9092", "b:9092"}) || c.Kafka.Replicas != replicas || c.Kafka.TLS != nil || c.Kafka.Username != "" {
+				t.Errorf("%+v, %v", c.Kafka, err)
+			}
+		}
+	})
+	t.Run("everything can be set", func(t *testing.T) {
+		clear(t)
+		password := filepath.Join(t.TempDir(), "password")
+		if err := os.WriteFile(password, []byte("secret\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for name, value := range map[string]string{
+			"COUNTERMAND_BROKER": "kafka", "KAFKA_BROKERS": "a:9092", "KAFKA_USERNAME": "u", "KAFKA_PASSWORD_FILE": password, "KAFKA_TLS": "true",
+			"KAFKA_SASL_MECHANISM": "SCRAM-SHA-256", "KAFKA_REPLICAS": "5", "KAFKA_MIN_IN_SYNC": "2", "KAFKA_RETENTION": "48h", "KAFKA_TOPIC_PREFIX": "staging.",
+		} {
+			t.Setenv(name, value)
+		}
+		c, err := BrokerFromEnvironment(false)
+		k := c.Kafka
+		if err != nil || k.Username != "u" || k.Password != "secret" || k.Mechanism != "SCRAM-SHA-256" || k.TLS == nil || k.TLS.InsecureSkipVerify ||
+			k.Replicas != 5 || k.MinInSync != 2 || k.MaxAge != 48*time.Hour || k.TopicPrefix != "staging." {
+			t.Errorf("%+v, %v", k, err)
+		}
+	})
+	t.Run("everything that is wrong is told at once, and no password", func(t *testing.T) {
+		clear(t)
+		for name, value := range map[string]string{
+			"COUNTERMAND_BROKER": "kafka", "KAFKA_USERNAME": "u", "KAFKA_TLS": "yes", "KAFKA_SASL_MECHANISM": "GSSAPI", "KAFKA_REPLICAS": "many",
+			"KAFKA_RETENTION": "7 days", "KAFKA_TLS_CA": "hush, this is no certificate",
+		} {
+			t.Setenv(name, value)
+		}
+		_, err := BrokerFromEnvironment(false)
+		for _, name := range []string{"KAFKA_BROKERS", "KAFKA_PASSWORD", "KAFKA_TLS", "KAFKA_SASL_MECHANISM", "KAFKA_REPLICAS", "KAFKA_RETENTION", "KAFKA_TLS_CA"} {
+			if err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("error does not name %s: %v", name, err)
+			}
+		}
+		if err != nil && strings.Contains(err.Error(), "hush") {
+			t.Errorf("the error tells a value that may be secret: %v", err)
+		}
+	})
+	t.Run("a broker that is none is an error", func(t *testing.T) {
+		clear(t)
+		t.Setenv("COUNTERMAND_BROKER", "rabbit")
+		if _, err := BrokerFromEnvironment(true); err == nil || !strings.Contains(err.Error(), "nats or kafka") {
+			t.Errorf("error = %v", err)
+		}
+	})
 }

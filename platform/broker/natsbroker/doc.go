@@ -10,4 +10,7 @@
 // "always". Run the server that way; its default acknowledges messages up to
 // two minutes before they are safe from a power cut. Small batches go one
 // message at a time, which is cheaper up to [Config.AtomicFrom].
+//
+// All who publish to a stream through one [Broker] share its batches: what comes
+// while a batch is on its way forms the next. So use one Broker for a connection.
 package natsbroker

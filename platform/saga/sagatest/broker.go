@@ -56,7 +56,7 @@ func (w *world) publish(m message) {
 		return
 	}
 	w.plan(m)
-	if w.happens(duplicate) {
+	if w.happens(duplicate) || w.unwinding != nil && m.command != nil && m.command.Undoes != "" {
 		w.plan(m)
 	}
 }

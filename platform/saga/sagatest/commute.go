@@ -26,6 +26,7 @@ func Commute(t testing.TB, definition saga.Compiler, options ...Option) {
 	for seed := range uint64(commuteRuns) {
 		if err := (&walk{world: newWorld(s.run(), seed, weather{}), replies: make(map[string]saga.Input)}).run(); err != nil {
 			t.Fatalf("run %d: %v", seed, err)
+			return
 		}
 	}
 }

@@ -25,10 +25,9 @@ type database struct {
 
 // row is a saga as it is stored. revision 0 is one that does not exist.
 type row struct {
-	saga   saga.Instance
-	log    saga.Log
-	mended int       // how often operators came
-	armed  time.Time // when its timer is to fire
+	saga  saga.Instance
+	log   saga.Log
+	armed time.Time // when its timer is to fire
 }
 
 // letter is a row of the outbox.
@@ -61,6 +60,8 @@ type transaction struct {
 	claims  []string // steps that wait for a lock
 	local   *act     // effect of a local step
 	undo    bool
+	refused bool            // the local step said no
+	again   func()          // decides anew, when another engine was faster
 	settle  func(done bool) // acknowledges, or has it all done again
 }
 
@@ -82,12 +83,12 @@ func (e *engine) handle(w *world, m message) {
 
 // fire acts on a timer. One that could not be handled stays due.
 func (e *engine) fire(w *world, id string) {
+	w.database.rows[id].armed = time.Time{}
 	in := &w.database.rows[id].saga
 	due := in.Due()
 	if due.IsZero() {
 		return
 	}
-	w.database.rows[id].armed = time.Time{}
 	again := func(done bool) {
 		if !done && w.setup.flaw != TimerLost {
 			w.arm(id)
@@ -139,12 +140,16 @@ func (e *engine) local(w *world, id string, record saga.StepRecord, settle func(
 	case w.happens(failing):
 		input.Error = "it fails"
 		label += " fails"
+	case !undo && !w.unwinding.silence() && w.unwinding.fails(w, id, record.DoID(id), record.Name):
+		input.Rejection = rejected(unwound)
+		label += " says no"
 	case !undo && w.happens(reject), undo && w.happens(refuse):
 		input.Rejection = rejected("refused")
 		label += " says no"
 	}
 	w.tracef("%s: %s is run", w.name(id), record.Name)
 	t := e.begin(w, id, "", saga.Input{Local: &input}, label, settle)
+	t.refused = input.Rejection != nil
 	if input.Error == "" && input.Rejection == nil {
 		t.local, t.undo = &act{saga: record.DoID(id), step: record.Name}, undo
 	}
@@ -152,7 +157,9 @@ func (e *engine) local(w *world, id string, record saga.StepRecord, settle func(
 }
 
 func (e *engine) decide(w *world, id, started string, input saga.Input, label string, settle func(bool)) {
-	e.later(w, e.begin(w, id, started, input, label, settle))
+	t := e.begin(w, id, started, input, label, settle)
+	t.again = func() { e.decide(w, id, started, input, label, settle) }
+	e.later(w, t)
 }
 
 // begin reads a saga and decides.
@@ -219,7 +226,11 @@ func (e *engine) write(w *world, t *transaction) {
 	if t.verdict == saga.Applied {
 		if exists && r.log.Revision() != t.before && w.setup.flaw != NoRevisionGuard {
 			w.tracef("%s: another engine was faster: %s", w.name(t.id), t.label)
-			t.settle(false)
+			if t.again != nil {
+				t.again()
+			} else {
+				t.settle(false)
+			}
 			return
 		}
 		if !exists {
@@ -232,6 +243,9 @@ func (e *engine) write(w *world, t *transaction) {
 			w.broken(w.took(t))
 		}
 		w.broken(r.log.Append(t.next, saga.Cause{Kind: "test"}, t.now))
+		if t.refused && w.unwinding != nil {
+			w.unwinding.id = ""
+		}
 		r.saga = t.next
 		w.arm(t.id)
 		for _, claim := range t.claims {

@@ -38,6 +38,9 @@ func (w *world) judge() error {
 				owned[record.DoID(id)] = &r.saga.Steps[i]
 			}
 		}
+		if !r.saga.Status.Final() {
+			return errors.New("nothing will ever happen again, but " + w.standing())
+		}
 		if err := w.ended(id, &r.saga); err != nil {
 			return fmt.Errorf("saga %s %s: %w", w.name(id), r.saga.Status, err)
 		}
@@ -83,12 +86,17 @@ func replayed(r *row) error {
 
 // ended checks that each step is as the end of its saga says: kept or undone.
 func (w *world) ended(id string, in *saga.Instance) error {
-	if !in.Status.Final() {
-		return errors.New("it has not ended: " + w.standing())
-	}
+	taken := make(map[string]bool)
 	for i := range in.Steps {
 		record := &in.Steps[i]
 		contract, called := w.contracts[in.Name+"/"+nodeName(record.Name)]
+		if called && contract.Kind == "await" && record.Status == saga.StepDone {
+			signal := string(record.Do.Request)
+			if taken[signal] && signal != "" {
+				return fmt.Errorf("%s took signal %s, which had been taken", record.Name, signal)
+			}
+			taken[signal] = true
+		}
 		if !called || contract.Kind == "await" {
 			continue
 		}

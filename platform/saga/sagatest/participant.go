@@ -23,7 +23,7 @@ func (r receipt) effective() bool { return !r.revoked && r.rejection == nil }
 // first has no effect any more.
 func (w *world) obey(m message) {
 	c := m.command
-	if w.mood(m) == deaf {
+	if w.mood(m) == deaf || w.unwinding.hold(w, m) {
 		return
 	}
 	if w.happens(crashBeforeCommit) {
@@ -42,6 +42,9 @@ func (w *world) obey(m message) {
 			return
 		}
 		w.inbox[c.ID] = known
+	}
+	if undo {
+		w.unwinding.release(w, c.Undoes)
 	}
 	if w.happens(crashAfterCommit) {
 		w.redeliver(m)
@@ -71,6 +74,10 @@ func (w *world) handle(m message) (receipt, error) {
 	c := m.command
 	if c.Undoes != "" {
 		return w.handleUndo(m)
+	}
+	if w.unwinding.fails(w, m.sender, c.ID, c.Step) {
+		w.tracef("   %s: %s says no", w.name(m.sender), c.Step)
+		return receipt{rejection: rejected(unwound)}, nil
 	}
 	if w.happens(reject) {
 		codes := append([]events.Code{"refused"}, w.commands[c.Type].Rejections...)

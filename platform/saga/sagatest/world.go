@@ -28,6 +28,7 @@ type world struct {
 	agenda  agenda
 	turns   int
 	healed  bool
+	visits  int   // of operators
 	err     error // the first broken promise
 	tracer  func(line string)
 
@@ -36,13 +37,14 @@ type world struct {
 	commands  map[string]events.Descriptor
 	shapes    map[string]*shape // by name of the program
 
-	database database
-	broker   brokerSim
-	engines  [2]engine
-	ledger   *ledger
-	inbox    map[string]receipt
-	moods    map[string]fault // what a participant's step suffers from, or faults for nothing
-	accepted []string         // sagas whose start a client was told
+	database  database
+	broker    brokerSim
+	engines   [2]engine
+	ledger    *ledger
+	inbox     map[string]receipt
+	moods     map[string]fault // what a participant's step suffers from, or faults for nothing
+	unwinding *unwinding       // nil: nothing is to be unwound
+	accepted  []string         // sagas whose start a client was told
 }
 
 // newWorld returns a world in which nothing has happened.
@@ -118,7 +120,7 @@ func (w *world) while() time.Duration {
 
 // long is a time up to the latest.
 func (w *world) long() time.Duration {
-	return time.Duration(w.rng.Int64N(int64(w.weather.latest))).Truncate(time.Microsecond)
+	return time.Duration(w.rng.Int64N(int64(max(w.weather.latest, time.Millisecond)))).Truncate(time.Microsecond)
 }
 
 // broken ends the run with a broken promise.
@@ -149,10 +151,7 @@ func (w *world) play() error {
 				w.heal()
 				continue
 			}
-			if !w.operate() {
-				break
-			}
-			continue
+			break
 		}
 		next := heap.Pop(&w.agenda).(appointment)
 		if next.at.After(w.now) {
@@ -173,38 +172,37 @@ func (w *world) play() error {
 func (w *world) heal() {
 	w.tracef("-- from here on nothing fails any more")
 	w.healed = true
+	w.after(visitEvery, w.visit)
 }
 
-// operate has operators mend what waits for them, once all is still. It reports
-// whether there was anything to do.
-func (w *world) operate() bool {
-	busy := false
+// visitEvery is how often operators look for sagas that need them, and visitsMax
+// how often they do before they give up.
+const (
+	visitEvery = 10 * time.Minute
+	visitsMax  = 300
+)
+
+// visit has operators mend what waits for them. They come again while anything
+// goes on.
+func (w *world) visit() {
+	w.visits++
 	for _, id := range w.database.order {
 		r := w.database.rows[id]
-		if r.saga.Status.Final() {
-			continue
-		}
-		if r.saga.Status != saga.Stuck && !r.saga.Paused {
-			w.broken(fmt.Errorf("nothing will ever happen again, but %s", w.standing()))
-			return false
-		}
-		if r.mended++; r.mended > 50 {
-			w.broken(fmt.Errorf("operators cannot get saga %s to its end: %s", w.name(id), w.standing()))
-			return false
-		}
-		busy = true
-		for _, record := range r.saga.Steps {
-			if c, ok := w.contracts[r.saga.Name+"/"+nodeName(record.Name)]; ok && c.Kind == "await" && record.Status == saga.StepRunning {
-				w.signal(id, c, false)
+		switch {
+		case r.saga.Paused:
+			w.order(id, saga.Resume)
+		case r.saga.Status == saga.Stuck:
+			for _, record := range r.saga.Steps {
+				if c, ok := w.contracts[r.saga.Name+"/"+nodeName(record.Name)]; ok && c.Kind == "await" && record.Status == saga.StepRunning {
+					w.signal(id, c, false)
+				}
 			}
+			w.order(id, saga.RetryNow)
 		}
-		verb := saga.RetryNow
-		if r.saga.Paused {
-			verb = saga.Resume
-		}
-		w.order(id, verb)
 	}
-	return busy
+	if w.agenda.Len() > 0 && w.visits < visitsMax {
+		w.after(visitEvery, w.visit)
+	}
 }
 
 // standing tells how the sagas stand that have not ended.
@@ -234,5 +232,5 @@ func (w *world) name(id string) string {
 			return fmt.Sprintf("S%d", i+1)
 		}
 	}
-	return "child " + id[:8]
+	return "child " + id[:min(8, len(id))]
 }

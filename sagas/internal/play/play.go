@@ -5,7 +5,6 @@ package play
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -160,7 +159,7 @@ func (p *Play) encode(value any) []byte {
 
 func step(e saga.Effect) string {
 	if e.Undoes != "" {
-		return fmt.Sprintf("-%s", e.Step)
+		return "-" + e.Step
 	}
 	return e.Step
 }

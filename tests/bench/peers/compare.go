@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -53,19 +54,48 @@ func compare(ctx context.Context, opts options) (*Report, error) {
 	}
 	defer s.stop(ctx)
 	report := &Report{
-		Name: "peers", Load: map[string]any{"duration_s": opts.duration.Seconds(), "workload": "checkout-3"},
+		Name: "peers", Load: map[string]any{"duration_s": opts.duration.Seconds(), "rounds": opts.rounds, "workload": "checkout-3"},
 		Machine: machine(), Versions: versions(s.version),
 	}
-	for _, e := range engines() {
-		if !slices.Contains(wanted, e.name) {
-			continue
+	var all []Run
+	for range max(opts.rounds, 1) {
+		for _, e := range engines() {
+			if !slices.Contains(wanted, e.name) {
+				continue
+			}
+			runs, err := e.measure(ctx, s, opts)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", e.name, err)
+			}
+			all = append(all, runs...)
 		}
-		runs, err := e.measure(ctx, s, opts)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", e.name, err)
-		}
-		report.Runs = append(report.Runs, runs...)
 	}
+	report.Runs = medians(all)
 	report.compare()
 	return report, nil
+}
+
+// medians returns, of each engine and variant, the run with the median rate, in
+// the order of their first runs.
+func medians(all []Run) []Run {
+	type variant struct {
+		engine  string
+		percent int
+	}
+	var order []variant
+	of := make(map[variant][]Run)
+	for _, run := range all {
+		v := variant{run.Engine, run.CompensatedPercent}
+		if len(of[v]) == 0 {
+			order = append(order, v)
+		}
+		of[v] = append(of[v], run)
+	}
+	var found []Run
+	for _, v := range order {
+		runs := of[v]
+		slices.SortFunc(runs, func(a, b Run) int { return cmp.Compare(a.SagasPerSecond, b.SagasPerSecond) })
+		found = append(found, runs[len(runs)/2])
+	}
+	return found
 }

@@ -31,6 +31,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 // options of a run.
 type options struct {
 	duration time.Duration
+	rounds   int
 	only     string
 	say      func(format string, args ...any)
 }
@@ -43,6 +44,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	)
 	flags.SetOutput(stderr)
 	flags.DurationVar(&opts.duration, "duration", 10*time.Second, "length of each measured phase")
+	flags.IntVar(&opts.rounds, "rounds", 1, "go round all engines this often and take each one's median run, of two the faster: for busy machines")
 	flags.StringVar(&opts.only, "only", "", "only these, by commas: "+strings.Join(engineNames(), ", ")+"; ratios need more than one")
 	flags.BoolVar(&asJSON, "json", false, "print one JSON object")
 	if err := flags.Parse(args); err != nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 
 	"github.com/countermand/countermand/tests/internal/checkout3"
@@ -41,8 +40,13 @@ func measureOurs(ctx context.Context, s *server, opts options) ([]Run, error) {
 const oursInFlight = 1024
 
 func (p peer) ours(ctx context.Context, s *server, opts options, percent int, batched bool) (Run, error) {
+	dir, err := os.MkdirTemp(s.dir, "nats-")
+	if err != nil {
+		return Run{}, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
 	system, err := checkout3.Start(ctx, checkout3.Config{
-		Dir: filepath.Join(s.dir, fmt.Sprintf("%s-%d", p.name, percent)), AdminURL: s.postgres.AdminURL(), Batched: batched,
+		Dir: dir, AdminURL: s.postgres.AdminURL(), Batched: batched,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {

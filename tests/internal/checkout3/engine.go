@@ -77,7 +77,7 @@ func StartAlone(ctx context.Context, d *Database, logger *slog.Logger) (*Alone, 
 	run, a.stop = context.WithCancel(context.Background())
 	a.running.Go(func() {
 		if err := relay.Run(run); err != nil {
-			logger.Error("relay failed", "error", err)
+			logger.ErrorContext(run, "relay failed", "error", err)
 		}
 	})
 	return a, nil

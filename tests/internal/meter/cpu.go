@@ -43,7 +43,7 @@ func cpuOfServer(pid int) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("CPU accounting needs the list of children: %w", err)
 	}
-	for _, child := range strings.Fields(string(children)) {
+	for child := range strings.FieldsSeq(string(children)) {
 		n, err := strconv.Atoi(child)
 		if err != nil {
 			return 0, fmt.Errorf("children of process %d: %w", pid, err)

@@ -46,7 +46,7 @@ func StartDev(ctx context.Context, binary, dataDir string, log io.Writer, env ..
 func Start(ctx context.Context, binary string, log io.Writer, env []string, args ...string) (*Process, error) {
 	fail := func(err error) error { return fmt.Errorf("start countermand %s: %w", strings.Join(args, " "), err) }
 	command := exec.Command(binary, args...) // it outlives ctx, which bounds the start
-	command.Env = Environment(env...)
+	command.Env = Environment(append(brokerFor(args), env...)...)
 	command.Stderr = log
 	command.WaitDelay = 10 * time.Second // should a grandchild keep the log open
 	stdout, err := command.StdoutPipe()

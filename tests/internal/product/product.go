@@ -54,7 +54,7 @@ func Environment(extra ...string) []string {
 		case "DATABASE_URL", "DATABASE_URL_FILE", "NATS_URL", "NATS_URL_FILE":
 			return true
 		}
-		return strings.HasPrefix(name, "COUNTERMAND_") || strings.HasPrefix(name, "OTEL_")
+		return strings.HasPrefix(name, "COUNTERMAND_") || strings.HasPrefix(name, "OTEL_") || strings.HasPrefix(name, "KAFKA_")
 	})
 	return append(kept, extra...)
 }

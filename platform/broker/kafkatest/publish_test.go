@@ -1,0 +1,332 @@
+package kafkatest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/countermand/countermand/platform/broker"
+	"github.com/countermand/countermand/platform/broker/kafkabroker"
+)
+
+// What a server answers without saying whether the batch is stored, or that it is
+// not yet: the same bytes are sent again, and are stored once.
+func TestALostAckLeavesOneRecord(t *testing.T) {
+	for _, fault := range []*kerr.Error{
+		kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend, // it is stored
+		kerr.NotEnoughReplicas, kerr.NotLeaderForPartition, kerr.LeaderNotAvailable, kerr.CorruptMessage, kerr.KafkaStorageError, // it is not
+	} {
+		t.Run(fault.Message, func(t *testing.T) {
+			f := fake(t)
+			b := plain(t, f.Addr())
+			publish(t, b, messages("a", 0, 5)...)
+			injected := f.Cluster().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: fault, Count: 2})
+			all := messages("a", 5, 25)
+			for i, receipt := range publish(t, b, all...) {
+				if receipt.Duplicate {
+					t.Errorf("message %d is called a copy", i)
+				}
+				if d, err := b.Lookup(t.Context(), topic, receipt.Partition, receipt.Offset); err != nil || d.Event.ID != all[i].Event.ID {
+					t.Errorf("message %d is not where its receipt says: %s, %v", i, d.Event.ID, err)
+				}
+			}
+			if injected.Hits() != 2 {
+				t.Fatalf("the fault came %d times", injected.Hits())
+			}
+			publish(t, b, messages("a", 25, 30)...)
+			wantLog(t, b, messages("a", 0, 30)...)
+		})
+	}
+}
+
+// A caller that has given up and publishes again is answered by what it published
+// first, though this is another batch with other messages in it.
+func TestWhoPublishesAgainAfterALostAckGetsTheFirstCopy(t *testing.T) {
+	f := fake(t)
+	b := plain(t, f.Addr())
+	publish(t, b, messages("a", 0, 3)...)
+	lost := f.Cluster().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.RequestTimedOut, Count: -1})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	for i, receipt := range b.PublishBatch(ctx, messages("a", 3, 10)) {
+		if !errors.Is(receipt.Err, broker.ErrUnavailable) || receipt.Offset != 0 {
+			t.Errorf("message %d: %+v, want ErrUnavailable", i, receipt)
+		}
+	}
+	lost.Remove()
+	for i, receipt := range publish(t, b, messages("a", 5, 15)...) {
+		if want := i < 5; receipt.Duplicate != want || receipt.Offset != uint64(i+6) {
+			t.Errorf("message %d: %+v", i+5, receipt)
+		}
+	}
+	wantLog(t, b, messages("a", 0, 15)...)
+}
+
+// A batch that nobody asks for any more may still be on its way. It must not be
+// stored behind what was published after it.
+func TestABatchThatWasGivenUpIsNotStoredBehindLaterOnes(t *testing.T) {
+	f := fake(t)
+	line := &slowLine{}
+	b := plain(t, f.Addr(), func(c *kafkabroker.Config) { c.Dial = line.dial })
+	publish(t, b, messages("a", 0, 3)...)
+	line.hold()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	for i, receipt := range b.PublishBatch(ctx, messages("a", 3, 6)) {
+		if !errors.Is(receipt.Err, broker.ErrUnavailable) {
+			t.Errorf("message %d: %+v, want ErrUnavailable", i, receipt)
+		}
+	}
+	line.pass()
+	publish(t, b, messages("a", 10, 13)...)
+	produced := f.Cluster().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Observe: true, Count: -1})
+	if held := line.release(); held == 0 {
+		t.Fatal("nothing was on its way")
+	}
+	wait, stop := context.WithTimeout(t.Context(), patience)
+	defer stop()
+	if err := produced.Wait(wait, 1); err != nil { // the late batch has arrived
+		t.Fatal(err)
+	}
+	publish(t, b, messages("a", 13, 16)...)
+	wantLog(t, b, slices.Concat(messages("a", 0, 3), messages("a", 10, 16))...)
+}
+
+// Neither may it take their place: with its sequence numbers they would pass for
+// copies of it, and never be stored.
+func TestABatchThatWasGivenUpSwallowsNoLaterOnes(t *testing.T) {
+	f := fake(t)
+	b := plain(t, f.Addr())
+	publish(t, b, messages("a", 0, 3)...)
+	lost := f.Cluster().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.RequestTimedOut, Count: -1})
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	for i, receipt := range b.PublishBatch(ctx, messages("a", 3, 6)) {
+		if !errors.Is(receipt.Err, broker.ErrUnavailable) {
+			t.Errorf("message %d: %+v, want ErrUnavailable", i, receipt)
+		}
+	}
+	lost.Remove()
+	for i, receipt := range publish(t, b, messages("a", 10, 13)...) {
+		if receipt.Duplicate || receipt.Offset != uint64(i+7) {
+			t.Errorf("message %d: %+v", i+10, receipt)
+		}
+	}
+	wantLog(t, b, slices.Concat(messages("a", 0, 6), messages("a", 10, 13))...)
+}
+
+// A server that has lost what it knew of a producer is dealt with.
+func TestAProducerThatIsForgottenBeginsAnew(t *testing.T) {
+	for _, fault := range []*kerr.Error{kerr.UnknownProducerID, kerr.OutOfOrderSequenceNumber, kerr.InvalidProducerEpoch, kerr.InvalidProducerIDMapping} {
+		t.Run(fault.Message, func(t *testing.T) {
+			f := fake(t)
+			b := plain(t, f.Addr())
+			publish(t, b, messages("a", 0, 5)...)
+			f.Cluster().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: fault, Count: 1})
+			publish(t, b, slices.Concat(messages("a", 5, 10), messages("c", 0, 3))...)
+			publish(t, b, messages("a", 10, 15)...)
+			wantLog(t, b, slices.Concat(messages("a", 0, 15), messages("c", 0, 3))...)
+		})
+	}
+}
+
+// A topic may take less than this package sends, when somebody else has made it.
+func TestAMessageThatTheTopicRefusesIsRejectedAlone(t *testing.T) {
+	f := fake(t)
+	b := plain(t, f.Addr())
+	limit := kmsg.NewPtrIncrementalAlterConfigsRequest()
+	resource := kmsg.NewIncrementalAlterConfigsRequestResource()
+	resource.ResourceType, resource.ResourceName = kmsg.ConfigResourceTypeTopic, string(topic)
+	config := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+	config.Name, config.Value = "max.message.bytes", new("2000")
+	resource.Configs = append(resource.Configs, config)
+	limit.Resources = append(limit.Resources, resource)
+	if _, err := limit.RequestWith(t.Context(), otherClient(t, f.Addr())); err != nil {
+		t.Fatal(err)
+	}
+	all := messages("a", 0, 20)
+	all[12].Event.Data = make([]byte, 3000)
+	for i, receipt := range b.PublishBatch(t.Context(), all) {
+		switch {
+		case i < 12 && receipt.Err != nil:
+			t.Errorf("message %d before it: %v", i, receipt.Err)
+		case i == 12 && !errors.Is(receipt.Err, broker.ErrRejected):
+			t.Errorf("the message: %v, want ErrRejected", receipt.Err)
+		case i > 12 && !errors.Is(receipt.Err, broker.ErrUnavailable):
+			t.Errorf("message %d after it: %v, want ErrUnavailable", i, receipt.Err)
+		}
+	}
+	wantLog(t, b, all[:12]...)
+}
+
+func TestLeadersMayMove(t *testing.T) {
+	f := fakeOf(t, 3)
+	b := plain(t, f.Addr())
+	reader, err := b.Read(t.Context(), topic, everything(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	keys := []string{"a", "b", "c", "d", "e", "f", "g"}
+	got := make(map[string][]string)
+	var want []broker.Message
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for round := range 4 {
+		var batch []broker.Message
+		for _, key := range keys {
+			batch = append(batch, messages(key, round*10, round*10+10)...)
+		}
+		publish(t, b, batch...)
+		want = append(want, batch...)
+		for read := 0; read < len(batch); {
+			deliveries, err := reader.Next(ctx, 1000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range deliveries {
+				got[d.Event.PartitionKey] = append(got[d.Event.PartitionKey], d.Event.ID)
+			}
+			read += len(deliveries)
+		}
+		f.Cluster().ShufflePartitionLeaders()
+	}
+	for _, key := range keys {
+		if !slices.Equal(got[key], ids(messages(key, 0, 40))) {
+			t.Errorf("%s came as %v", key, got[key])
+		}
+	}
+	wantLog(t, b, want...)
+}
+
+func TestAServerThatComesLateIsWaitedFor(t *testing.T) {
+	f := fake(t)
+	if err := f.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	b := connect(t, f.Addr())
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := b.Ensure(ctx, topic); !errors.Is(err, broker.ErrUnavailable) {
+		t.Errorf("Ensure = %v, want ErrUnavailable", err)
+	}
+	if err := f.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(patience); ; {
+		err := b.Ensure(t.Context(), topic)
+		if err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+	publish(t, b, message("a", 1))
+}
+
+// slowLine is a way to a server on which bytes can be held.
+type slowLine struct {
+	mu    sync.Mutex
+	holds bool
+	conns []*slowConn
+}
+
+type slowConn struct {
+	net.Conn
+	line *slowLine
+
+	held   []byte
+	closed bool
+}
+
+func (l *slowLine) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	slow := &slowConn{Conn: conn, line: l}
+	l.conns = append(l.conns, slow)
+	return slow, nil
+}
+
+// Write holds what is written while the line holds.
+func (c *slowConn) Write(p []byte) (int, error) {
+	c.line.mu.Lock()
+	defer c.line.mu.Unlock()
+	if c.line.holds {
+		c.held = append(c.held, p...)
+		return len(p), nil
+	}
+	return c.Conn.Write(p)
+}
+
+// Close leaves a connection open that has something on its way.
+func (c *slowConn) Close() error {
+	c.line.mu.Lock()
+	defer c.line.mu.Unlock()
+	c.closed = true
+	if len(c.held) > 0 {
+		return c.SetReadDeadline(time.Now()) // the reader is told all the same
+	}
+	return c.Conn.Close()
+}
+
+func (l *slowLine) hold() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.holds = true
+}
+
+// pass lets everything through that is not held yet.
+func (l *slowLine) pass() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.holds = false
+}
+
+// release has what is held arrive, and returns how many bytes that were.
+func (l *slowLine) release() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.conns {
+		if len(c.held) > 0 {
+			sent, err := c.Conn.Write(c.held)
+			if err != nil {
+				panic(fmt.Sprint("the server has closed a connection that was held: ", err))
+			}
+			n += sent
+		}
+	}
+	return n
+}
+
+// countingLine counts connections.
+type countingLine struct {
+	mu    sync.Mutex
+	conns int
+}
+
+func (l *countingLine) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	l.mu.Lock()
+	l.conns++
+	l.mu.Unlock()
+	return new(net.Dialer).DialContext(ctx, network, address)
+}
+
+func (l *countingLine) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conns
+}

@@ -1,0 +1,117 @@
+package natsbroker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/countermand/countermand/platform/broker"
+)
+
+// busy has the next leader of the topic's line wait for that long, so that others
+// can gather behind it.
+func busy(b *Broker, rest time.Duration) *line {
+	l := b.line(streamName(topic.Domain()))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.next = time.Now().Add(rest)
+	return l
+}
+
+// gathered waits until that many calls wait in line.
+func gathered(t *testing.T, l *line, n int) {
+	t.Helper()
+	for limit := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		l.mu.Lock()
+		have := len(l.waiting)
+		l.mu.Unlock()
+		if have == n {
+			return
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("%d calls wait, want %d", have, n)
+		}
+	}
+}
+
+func TestLine(t *testing.T) {
+	t.Run("calls that wait share a batch", func(t *testing.T) {
+		b, _ := open(t, Config{AtomicFrom: 2})
+		l := busy(b, time.Second)
+		receipts := make([][]broker.Receipt, 5)
+		var calls sync.WaitGroup
+		for n := range receipts {
+			calls.Go(func() { receipts[n] = b.PublishBatch(t.Context(), messages(fmt.Sprint("key", n), 3)) })
+			gathered(t, l, n+1)
+		}
+		calls.Wait()
+		for n, own := range receipts {
+			for i, receipt := range own {
+				if want := uint64(3*n + i + 1); receipt.Err != nil || receipt.Offset != want {
+					t.Errorf("message %d of call %d: %+v, want offset %d", i, n, receipt, want)
+				}
+			}
+		}
+	})
+	t.Run("a call that holds a seen id costs the others nothing", func(t *testing.T) {
+		b, _ := open(t, Config{AtomicFrom: 2})
+		publish(t, b, message("a", 0))
+		l := busy(b, time.Second)
+		receipts := make([][]broker.Receipt, 3)
+		var calls sync.WaitGroup
+		for n, key := range []string{"a", "b", "a"} { // the first one's are seen, the last one's are in the first
+			calls.Go(func() { receipts[n] = b.PublishBatch(t.Context(), messages(key, 4)) })
+			gathered(t, l, n+1)
+		}
+		calls.Wait()
+		for n, own := range receipts {
+			for i, receipt := range own {
+				if seen := n == 0 && i == 0 || n == 2; receipt.Err != nil || receipt.Duplicate != seen {
+					t.Errorf("message %d of call %d: %+v", i, n, receipt)
+				}
+			}
+		}
+		if n := stored(t, b); n != 8 {
+			t.Errorf("%d messages are stored, want 8", n)
+		}
+	})
+	t.Run("a call leaves when its context ends, and the others go on", func(t *testing.T) {
+		b, _ := open(t, Config{AtomicFrom: 2})
+		l := busy(b, time.Second)
+		var calls sync.WaitGroup
+		calls.Go(func() { publish(t, b, messages("a", 3)...) })
+		gathered(t, l, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		left := make(chan []broker.Receipt, 1)
+		calls.Go(func() { left <- b.PublishBatch(ctx, messages("b", 3)) })
+		gathered(t, l, 2)
+		calls.Go(func() { publish(t, b, messages("c", 3)...) })
+		gathered(t, l, 3)
+		cancel()
+		for _, receipt := range <-left {
+			if !errors.Is(receipt.Err, broker.ErrUnavailable) {
+				t.Errorf("receipt %+v", receipt)
+			}
+		}
+		calls.Wait()
+		if n := stored(t, b); n != 6 {
+			t.Errorf("%d messages are stored, want 6", n)
+		}
+	})
+	t.Run("the lead goes on when a leader's context has ended", func(t *testing.T) {
+		b, _ := open(t, Config{AtomicFrom: 2})
+		l := busy(b, 300*time.Millisecond)
+		ctx, cancel := context.WithCancel(t.Context())
+		var calls sync.WaitGroup
+		calls.Go(func() { b.PublishBatch(ctx, messages("a", 3)) })
+		gathered(t, l, 1)
+		calls.Go(func() { publish(t, b, messages("b", 3)...) })
+		gathered(t, l, 2)
+		cancel()
+		calls.Wait()
+		publish(t, b, messages("c", 3)...)
+	})
+}
