@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -101,7 +102,9 @@ func (e *Engine) begin(ctx context.Context, tx pgx.Tx, program *Program, event *
 		}
 		var batch pgx.Batch
 		queueChanges(&batch, []change{*t.changed[id]})
-		if err := outbox.Queue(&batch, t.out...); err != nil {
+		t.queueClaims(&batch)
+		// Nobody tells when the caller commits, so nothing goes out from memory.
+		if err := outbox.Queue(&batch, slices.Concat(t.direct, t.out)...); err != nil {
 			return nil, err
 		}
 		// Within a savepoint, so that a saga which has just been begun by another
