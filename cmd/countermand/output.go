@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -31,18 +32,11 @@ func outputFlagOf(cmd *cobra.Command, output *string, forms ...string) {
 
 // list joins words as a person would: table, json or jsonl.
 func list(words []string) string {
-	text := ""
-	for i, word := range words {
-		switch {
-		case i == 0:
-		case i == len(words)-1:
-			text += " or "
-		default:
-			text += ", "
-		}
-		text += word
+	last := len(words) - 1
+	if last < 1 {
+		return strings.Join(words, "")
 	}
-	return text
+	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
 // complete has the shell complete the values of a flag.

@@ -23,7 +23,6 @@ const (
 )
 
 func TestVerbs(t *testing.T) {
-	t.Parallel()
 	o := newOffice(t)
 	post := func(id, verb, body string, headers ...string) answer {
 		t.Helper()
@@ -131,7 +130,6 @@ func TestVerbs(t *testing.T) {
 }
 
 func TestReading(t *testing.T) {
-	t.Parallel()
 	o := newOffice(t)
 	id, other := o.begin("blue"), o.begin("red")
 	if a := o.do(http.MethodPost, "/admin/v1/sagas/"+other+":abandon", plain); a.status != http.StatusOK {

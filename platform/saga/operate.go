@@ -83,6 +83,7 @@ const tellTimeout = 30 * time.Second
 type doubt struct {
 	told  Told
 	entry []byte
+	t     *transition
 }
 
 // tell runs an input through the compare-and-swap until it is applied or refused.
@@ -110,6 +111,7 @@ func (e *Engine) tell(
 			// transition that commits later than that fails the guard below.
 			var told *Told
 			if told, err = e.settleDoubt(ctx, key, doubts); told != nil {
+				e.config.Wake()
 				return *told, nil
 			}
 		}
@@ -153,7 +155,7 @@ func (e *Engine) tell(
 		case err == nil:
 			return told, nil
 		case errors.Is(err, postgres.ErrCommitUnknown):
-			doubts = append(doubts, doubt{told, c.entries[len(c.entries)-1]})
+			doubts = append(doubts, doubt{told, c.entries[len(c.entries)-1], t})
 		case !isConflict(err):
 			return Told{}, fmt.Errorf("order to saga %s: %w", id, err)
 		default:
@@ -189,6 +191,7 @@ func (e *Engine) settleDoubt(ctx context.Context, id uuid.UUID, doubts []doubt) 
 			return nil, fmt.Errorf("read what became of an order to saga %s: %w", id, err)
 		}
 		if found {
+			doubts[i].t.dispatch()
 			return &doubts[i].told, nil
 		}
 	}

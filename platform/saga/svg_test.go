@@ -90,7 +90,8 @@ func TestSVGEscapesWhatItShows(t *testing.T) {
 	g := saga.Graph{Name: evil, Start: evil, Flow: saga.GraphNode{Kind: "sequence", Nodes: []saga.GraphNode{
 		{Kind: "step", Name: evil, Command: evil, Undo: evil, Pivot: true},
 		{Kind: "choice", Name: evil, Labels: []string{evil}, Nodes: []saga.GraphNode{{Kind: "step", Name: evil, NoUndo: evil}}},
-		{Kind: "for-each", Name: evil}, {Kind: "never heard of", Name: evil},
+		{Kind: "for-each", Name: evil},
+		{Kind: "never heard of", Name: evil},
 	}}}
 	svg := g.SVG()
 	wellFormed(t, svg)
