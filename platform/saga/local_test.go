@@ -116,7 +116,6 @@ func TestLocalStepsCommitWithTheirSaga(t *testing.T) {
 }
 
 func TestLocalStepsAreUndone(t *testing.T) {
-	t.Parallel()
 	b := newCinema(t, seating(func(ctx context.Context, tx pgx.Tx, s *saga.Each[journey, string]) error {
 		if _, err := tx.Exec(ctx, "insert into seat (day, place) values ($1, $2)", s.Item, s.Index); err != nil {
 			return err
@@ -145,7 +144,6 @@ func TestLocalStepsAreUndone(t *testing.T) {
 }
 
 func TestLocalStepThatFailsIsTriedAgain(t *testing.T) {
-	t.Parallel()
 	var tries atomic.Int32
 	for name, fail := range map[string]func(ctx context.Context, tx pgx.Tx) error{
 		"its statement": func(ctx context.Context, tx pgx.Tx) error {
