@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -19,14 +20,20 @@ import (
 // stored and sent with a model of a few lines.
 func TestEngineFollowsTheModel(t *testing.T) {
 	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue { // each takes a tenth of a second
-		if err := checks.Value.Set("25"); err != nil {
+		if err := checks.Value.Set("15"); err != nil {
 			t.Fatal(err)
 		}
 		defer func() { _ = checks.Value.Set(checks.DefValue) }()
 	}
-	b := newBench(t)
-	engines := []*saga.Engine{b.engine, b.another()}
+	steps := []saga.Step[trip]{alpha(), beta(), pivot(gamma()), delta()}
+	for i := range steps { // no timer is due by itself
+		steps[i].Timeout, steps[i].Retry = 2*time.Hour, saga.Retry{Min: time.Hour, Max: time.Hour}
+	}
+	patient := define(steps...)
+	b := newBench(t, patient)
+	engines := []*saga.Engine{b.engine, b.another(patient)}
 	rapid.Check(t, func(rt *rapid.T) {
+		b.exec("delete from outbox")
 		all := ids(3)
 		models := make(map[string]*model)
 		for _, id := range all {

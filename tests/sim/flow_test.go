@@ -106,6 +106,9 @@ func (g *generator[S]) node() saga.Node[S] {
 		return saga.Parallel[S]{Branches: branches, UndoInTurn: g.rng.IntN(3) == 0}
 	case 2:
 		first, second := g.step(), g.step()
+		if g.rng.IntN(2) == 0 {
+			return saga.Sequence[S]{g.step(), saga.Parallel[S]{Branches: []saga.Node[S]{first, second}, UndoInTurn: true}, g.step()}
+		}
 		if !g.after {
 			second.UndoAfter = []string{first.Name}
 		}

@@ -137,7 +137,7 @@ func (e *engine) local(w *world, id string, record saga.StepRecord, settle func(
 	input := saga.LocalInput{Step: record.Name, Undo: undo, State: w.database.rows[id].saga.State}
 	label := "local step " + record.Name
 	switch {
-	case w.happens(failing):
+	case w.happens(failing), w.broke(id, record.Name):
 		input.Error = "it fails"
 		label += " fails"
 	case !undo && !w.unwinding.silence() && w.unwinding.fails(w, id, record.DoID(id), record.Name):
@@ -154,6 +154,20 @@ func (e *engine) local(w *world, id string, record saga.StepRecord, settle func(
 		t.local, t.undo = &act{saga: record.DoID(id), step: record.Name}, undo
 	}
 	e.later(w, t)
+}
+
+// broke reports whether a local step of a saga fails every time until all heals.
+func (w *world) broke(id, step string) bool {
+	key := id + step
+	mood, drawn := w.moods[key]
+	if !drawn {
+		mood = faults
+		if w.happens(failing) {
+			mood = failing
+		}
+		w.moods[key] = mood
+	}
+	return mood == failing && !w.healed
 }
 
 func (e *engine) decide(w *world, id, started string, input saga.Input, label string, settle func(bool)) {
