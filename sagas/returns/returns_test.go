@@ -94,6 +94,11 @@ func TestWhatIsGivenUpWhenAReturnFails(t *testing.T) {
 			p := play.New(t, returns.Saga, threeItems, with(obeyed(), test.step, test.answer))
 			p.Run()
 			p.Want(test.status, test.code, test.sent...)
+			for _, r := range p.Saga.Steps {
+				if p.Saga.Status.Final() && r.Status == saga.StepRunning {
+					t.Errorf("the saga has ended, and %s is %s", r.Name, r.Status)
+				}
+			}
 		})
 	}
 }
