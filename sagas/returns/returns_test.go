@@ -83,7 +83,9 @@ func TestWhatIsGivenUpWhenAReturnFails(t *testing.T) {
 			append(forward, "-restock-item[2]", "-restock-item[0]", "-open-return"),
 		},
 		"the money cannot be paid back": {
-			"refund-payment", play.Answer{Reject: shop.RefundFailed}, saga.Compensated, shop.RefundFailed,
+			"refund-payment",
+			play.Answer{Reject: shop.RefundFailed},
+			saga.Compensated, shop.RefundFailed,
 			append(forward, "refund-payment", "-restock-item[2]", "-restock-item[1]", "-restock-item[0]", "-open-return"),
 		},
 		"the goods cannot be shelved": {
