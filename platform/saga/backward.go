@@ -39,7 +39,11 @@ func (d *decision) unwind(n *node, at *scope) (ended bool) {
 				active++
 			}
 		}
-		return active == 0
+		if active > 0 {
+			return false
+		}
+		d.cancel(at.path(n))
+		return true
 	case kindDecide:
 		record := d.record(at.path(n))
 		if record == nil {
@@ -50,6 +54,7 @@ func (d *decision) unwind(n *node, at *scope) (ended bool) {
 				return false
 			}
 		}
+		d.cancel(at.path(n))
 		return true
 	case kindAwait:
 		if len(n.children) > 0 && !d.unwind(n.children[0], at) {

@@ -83,7 +83,9 @@ func TestWhatIsGivenUpWhenAReturnFails(t *testing.T) {
 			append(forward, "-restock-item[2]", "-restock-item[0]", "-open-return"),
 		},
 		"the money cannot be paid back": {
-			"refund-payment", play.Answer{Reject: shop.RefundFailed}, saga.Compensated, shop.RefundFailed,
+			"refund-payment",
+			play.Answer{Reject: shop.RefundFailed},
+			saga.Compensated, shop.RefundFailed,
 			append(forward, "refund-payment", "-restock-item[2]", "-restock-item[1]", "-restock-item[0]", "-open-return"),
 		},
 		"the goods cannot be shelved": {
@@ -94,6 +96,11 @@ func TestWhatIsGivenUpWhenAReturnFails(t *testing.T) {
 			p := play.New(t, returns.Saga, threeItems, with(obeyed(), test.step, test.answer))
 			p.Run()
 			p.Want(test.status, test.code, test.sent...)
+			for _, r := range p.Saga.Steps {
+				if p.Saga.Status.Final() && r.Status == saga.StepRunning {
+					t.Errorf("the saga has ended, and %s is %s", r.Name, r.Status)
+				}
+			}
 		})
 	}
 }
