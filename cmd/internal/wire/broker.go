@@ -175,7 +175,7 @@ const duplicateWindow = 2 * time.Minute
 func newBroker(l lifecycle, config Config, process *Process) (b broker.Broker, err error) {
 	kafka := config.Broker.Name == Kafka
 	switch {
-	case process.Broker != nil && !(kafka && config.Role == Gateway): // which finds copies, at a cost
+	case process.Broker != nil && (!kafka || config.Role != Gateway): // which finds copies, at a cost
 		b = process.Broker
 	case kafka:
 		b, err = connectKafka(l, config, process)
