@@ -17,7 +17,7 @@ func arrived(partition, from, to int) (all []broker.Delivery) {
 }
 
 func TestWorkerHoldsLittleOfAStalledPartition(t *testing.T) {
-	feed := &Feed{config: FeedConfig{Name: "x", BatchMax: 4}.withDefaults(), metrics: newFeedMetrics("x")}
+	feed := &Feed{config: FeedConfig{Name: "x", BatchMax: 4, BackoffMin: time.Hour, BackoffMax: time.Hour}.withDefaults(), metrics: newFeedMetrics("x")}
 	w := newWorker(feed, []int{0, 1}, nil)
 	w.pending, w.missed = make(map[Source][]broker.Delivery), make(map[Source]bool)
 	stalled, other := Source{"t", 0}, Source{"t", 1}

@@ -89,6 +89,7 @@ func (e *Engine) begin(ctx context.Context, tx pgx.Tx, program *Program, event *
 	}
 	for range attemptsMax {
 		t := e.newTransition()
+		t.patient = true // only the caller knows when it commits
 		if t.found, t.now, err = load(ctx, tx, []uuid.UUID{id}); err != nil {
 			return nil, err
 		}

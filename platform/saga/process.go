@@ -153,6 +153,7 @@ type transition struct {
 	order   []uuid.UUID      // of changed, so that a batch has one order
 	out     []broker.Message // through the outbox
 	direct  []broker.Message // from memory, once it has committed
+	patient bool             // all goes through the outbox
 	claims  []asking
 	// Counted and logged once it has committed: a batch may be decided anew.
 	verdicts map[Verdict]int
@@ -322,26 +323,26 @@ func (t *transition) decide(ctx context.Context, saga *stored, input Input, caus
 
 // send queues a command or an answer.
 func (t *transition) send(message broker.Message) {
-	if t.engine.config.Commands == nil || outbox.Check(&message) != nil { // the outbox says what is wrong with it
+	if t.engine.config.Commands == nil || t.patient || outbox.Check(&message) != nil { // the outbox says what is wrong with it
 		t.out = append(t.out, message)
 		return
 	}
 	t.direct = append(t.direct, message)
 }
 
-// queueClaims adds the locks that steps ask for.
-func (t *transition) queueClaims(out *pgx.Batch) {
-	for _, a := range t.claims {
-		out.Queue(`
-			insert into saga_lock (key, saga_id, step, slots, rate, ttl) values ($1, $2, $3, $4, $5, $6)
-			on conflict do nothing`, a.key, [16]byte(a.saga), a.step, a.slots, a.rate, pgtype.Interval{Microseconds: a.ttl.Microseconds(), Valid: a.ttl > 0})
-	}
-}
-
 // dispatch sends what goes out from memory.
 func (t *transition) dispatch() {
 	if len(t.direct) > 0 {
 		t.engine.config.Commands.Send(t.direct...)
+	}
+}
+
+// queueClaims adds what asks for locks.
+func (t *transition) queueClaims(batch *pgx.Batch) {
+	for _, a := range t.claims {
+		batch.Queue(`
+			insert into saga_lock (key, saga_id, step, slots, rate, ttl) values ($1, $2, $3, $4, $5, $6)
+			on conflict do nothing`, a.key, [16]byte(a.saga), a.step, a.slots, a.rate, pgtype.Interval{Microseconds: a.ttl.Microseconds(), Valid: a.ttl > 0})
 	}
 }
 

@@ -90,7 +90,7 @@ func (s *suite) reading(t *testing.T) {
 		reader := r.read(t, r.everything())
 		next(t, reader, 10)
 		r.makeAnew(t)
-		r.publish(t, r.messages("b", 0, 3)...)
+		r.publish(t, r.messages("a", 100, 130)...) // beyond where the reader stands
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		if got, err := reader.Next(ctx, 10); !errors.Is(err, broker.ErrNotFound) {

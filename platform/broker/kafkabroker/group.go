@@ -131,51 +131,21 @@ func (g *group) serve(ctx context.Context, generation *kafka.Generation, partiti
 		<-ctx.Done()
 		return
 	}
-	committed, err := g.committed(ctx, partitions)
-	if err != nil {
-		g.broker.config.Logger.WarnContext(ctx, "positions of the group cannot be read", "group", g.id, "error", err)
-		return // which ends the generation, and the next one asks again
+	positions := make(map[int]int64, len(partitions))
+	for _, one := range partitions {
+		positions[one.ID] = max(0, one.Offset) // below zero: none has been committed
 	}
 	t := newTenure(func(offsets map[int]int64) error {
 		return generation.CommitOffsets(map[string]map[int]int64{g.name: offsets})
-	}, committed)
+	}, positions)
 	var holding, committing sync.WaitGroup
 	committing.Go(t.run)
-	for partition, next := range committed {
+	for partition, next := range positions {
 		holding.Go(func() { g.hold(ctx, t, partition, next) })
 	}
 	holding.Wait()
 	t.end()
 	committing.Wait()
-}
-
-// committed asks for the group's positions. kafka-go does too, but takes an error
-// for a position that was never committed, and would replay the partition.
-func (g *group) committed(ctx context.Context, partitions []kafka.PartitionAssignment) (map[int]int64, error) {
-	request := &kafka.OffsetFetchRequest{GroupID: g.id, Topics: map[string][]int{}}
-	for _, one := range partitions {
-		request.Topics[g.name] = append(request.Topics[g.name], one.ID)
-	}
-	ctx, cancel := g.broker.bound(ctx)
-	defer cancel()
-	answer, err := g.broker.client.OffsetFetch(ctx, request)
-	if err == nil {
-		err = answer.Error
-	}
-	if err != nil {
-		return nil, err
-	}
-	positions := make(map[int]int64, len(partitions))
-	for _, one := range answer.Topics[g.name] {
-		if one.Error != nil {
-			return nil, one.Error
-		}
-		positions[one.Partition] = max(0, one.CommittedOffset)
-	}
-	if len(positions) != len(partitions) {
-		return nil, fmt.Errorf("positions of %d partitions were asked for and %d came", len(partitions), len(positions))
-	}
-	return positions, nil
 }
 
 // hold hands the messages of a partition out, one after the other, until the

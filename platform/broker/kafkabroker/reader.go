@@ -95,17 +95,20 @@ func (r *reader) run(ctx context.Context) {
 	rest := healMin
 	for ctx.Err() == nil {
 		before := r.positions()
-		err := r.readAll(ctx)
+		err := r.verify(ctx)
+		if err == nil {
+			err = r.reenter(ctx, r.readAll(ctx))
+		}
 		if ctx.Err() != nil {
 			return
 		}
-		if !maps.Equal(before, r.positions()) {
-			rest = healMin
-		}
-		r.broker.config.Logger.DebugContext(ctx, "reading is begun anew", "topic", r.topic, "error", err)
-		if err := r.check(ctx, err); err != nil {
+		if errors.Is(err, broker.ErrNotFound) { // no waiting heals that
 			r.end(err)
 			return
+		}
+		r.broker.config.Logger.DebugContext(ctx, "reading is begun anew", "topic", r.topic, "error", err)
+		if !maps.Equal(before, r.positions()) {
+			rest = healMin
 		}
 		select {
 		case <-time.After(rest):
@@ -113,6 +116,19 @@ func (r *reader) run(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// verify reports whether the topic is the one that the positions are of. It is
+// asked before every beginning: the topic may have been removed and made anew
+// while nobody was looking, and offsets begin at zero again then.
+func (r *reader) verify(ctx context.Context) error {
+	ctx, cancel := r.broker.bound(ctx)
+	defer cancel()
+	info, err := r.broker.topic(ctx, r.topic)
+	if err == nil && info.id.String() != r.id {
+		return fmt.Errorf("%w: the topic was made anew", broker.ErrNotFound)
+	}
+	return err
 }
 
 func (r *reader) positions() map[int]int64 {
@@ -201,37 +217,21 @@ func (r *reader) move(partition int, next int64) {
 	r.next[partition] = next
 }
 
-// check returns an error when no waiting can heal what went wrong. A server that
-// is away is not among it.
-func (r *reader) check(ctx context.Context, why error) error {
+// reenter deals with a position that the server does not have, if that is why
+// reading has ended. What was deleted for its age cannot be read; a position behind
+// the end means that the server has lost messages it had, and that nobody knows what
+// the position stands for.
+func (r *reader) reenter(ctx context.Context, why error) error {
+	var of *partitionError
+	if !errors.Is(why, kafka.OffsetOutOfRange) || !errors.As(why, &of) {
+		return why
+	}
 	ctx, cancel := r.broker.bound(ctx)
 	defer cancel()
-	var of *partitionError
-	if !errors.As(why, &of) {
-		return nil
-	}
-	// A leader that has moved, or a topic that has been removed or made anew.
-	info, err := r.broker.topic(ctx, r.topic)
-	switch {
-	case errors.Is(err, broker.ErrNotFound):
-		return err
-	case err != nil:
-		return nil
-	case info.id.String() != r.id:
-		return fmt.Errorf("%w: the topic was made anew", broker.ErrNotFound)
-	case errors.Is(why, kafka.OffsetOutOfRange):
-		return r.reenter(ctx, of.partition)
-	}
-	return nil
-}
-
-// reenter deals with a position that the server does not have. What was deleted
-// for its age cannot be read; a position behind the end means that the server has
-// lost messages it had, and that nobody knows what the position stands for.
-func (r *reader) reenter(ctx context.Context, partition int) error {
+	partition := of.partition
 	first, last, err := r.broker.ends(ctx, r.topic, []int{partition})
 	if err != nil {
-		return nil //nolint:nilerr // ask again
+		return err
 	}
 	at := r.positions()[partition]
 	switch {
@@ -245,7 +245,7 @@ func (r *reader) reenter(ctx context.Context, partition int) error {
 		return fmt.Errorf("%w: position %d of partition %d is behind its end, %d: the server has lost messages",
 			broker.ErrNotFound, at, partition, last[partition])
 	}
-	return nil
+	return why
 }
 
 // Next implements [broker.Reader].

@@ -104,8 +104,8 @@ func TestPositionsNeverGoBack(t *testing.T) {
 	}
 }
 
-// kafka-go takes a server that cannot tell a position for one that has none, and
-// would begin with the oldest message.
+// A server that cannot tell a position is not one that has none: the group would
+// begin with the oldest message.
 func TestAPositionThatCannotBeReadIsNoBeginning(t *testing.T) {
 	f := fake(t)
 	b := plain(t, f.Addr())

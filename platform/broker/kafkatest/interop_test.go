@@ -193,6 +193,39 @@ func TestAPositionBehindTheEndIsNoPosition(t *testing.T) {
 	}
 }
 
+// A topic may be removed and made anew while its reader is cut off. Its position
+// stands for other messages then.
+func TestATopicThatIsMadeAnewUnseenEndsItsReader(t *testing.T) {
+	s := start(t)
+	b := plain(t, s.Addr())
+	line := &cuttable{}
+	away := connect(t, s.Addr(), func(c *kafkabroker.Config) { c.Dial = line.dial })
+	partition := publish(t, b, messages("a", 0, 10)...)[0].Partition
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	reader, err := away.Read(ctx, topic, map[int]broker.Start{partition: {After: 9}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	if got, err := reader.Next(ctx, 10); err != nil || got[0].Event.ID != "a-9" {
+		t.Fatalf("got %v, %v", got, err)
+	}
+	line.cut()
+	suite := &suiteServer{server: s, other: otherClient(t, s.Addr())}
+	suite.Remove(t, topic)
+	for b.Ensure(ctx, topic) != nil {
+		if ctx.Err() != nil {
+			t.Fatal("the topic cannot be made anew")
+		}
+	}
+	publish(t, b, messages("a", 100, 130)...)
+	line.mend()
+	if got, err := reader.Next(ctx, 10); !errors.Is(err, broker.ErrNotFound) {
+		t.Errorf("got %v, %v, want ErrNotFound", got, err)
+	}
+}
+
 // Readers of one client and leader share what a fetch can carry.
 func TestOneReaderHasOneConnectionPerLeader(t *testing.T) {
 	s := start(t)

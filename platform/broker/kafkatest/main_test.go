@@ -160,7 +160,7 @@ func (s *suiteServer) PutRaw(t *testing.T, topic events.Topic, partition int, he
 	}
 }
 
-// cuttable is a way to a server that can be cut for good.
+// cuttable is a way to a server that can be cut.
 type cuttable struct {
 	mu    sync.Mutex
 	isCut bool
@@ -190,6 +190,13 @@ func (c *cuttable) cut() {
 	for _, conn := range c.conns {
 		_ = conn.Close() // it may be closed already
 	}
+}
+
+// mend lets connections through again. Those that were cut stay so.
+func (c *cuttable) mend() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.isCut = false
 }
 
 func TestBroker(t *testing.T) {

@@ -208,6 +208,44 @@ func TestLeadersMayMove(t *testing.T) {
 	wantLog(t, b, want...)
 }
 
+// What a reader has fetched and not handed over yet is neither lost nor doubled
+// when it has to begin anew.
+func TestLeadersMayMoveUnderASlowReader(t *testing.T) {
+	f := fakeOf(t, 3)
+	b := plain(t, f.Addr())
+	keys := []string{"a", "b", "c", "d", "e", "f", "g"}
+	const each = 600 // together more than a reader holds
+	for _, key := range keys {
+		publish(t, b, messages(key, 0, each)...)
+	}
+	reader, err := b.Read(t.Context(), topic, everything(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	got := make(map[string][]string)
+	for total := 0; total < len(keys)*each; {
+		deliveries, err := reader.Next(ctx, 300)
+		if err != nil {
+			t.Fatalf("after %d: %v", total, err)
+		}
+		for _, d := range deliveries {
+			got[d.Event.PartitionKey] = append(got[d.Event.PartitionKey], d.Event.ID)
+		}
+		if total += len(deliveries); total%4 == 0 {
+			f.Cluster().ShufflePartitionLeaders()
+			time.Sleep(100 * time.Millisecond) // the reader has filled its queue, and finds out elsewhere
+		}
+	}
+	for _, key := range keys {
+		if !slices.Equal(got[key], ids(messages(key, 0, each))) {
+			t.Errorf("of %s came %d: %v", key, len(got[key]), got[key])
+		}
+	}
+}
+
 func TestAServerThatComesLateIsWaitedFor(t *testing.T) {
 	f := fake(t)
 	if err := f.Stop(); err != nil {
@@ -302,6 +340,7 @@ func (l *slowLine) release() (n int) {
 	defer l.mu.Unlock()
 	for _, c := range l.conns {
 		if len(c.held) > 0 {
+			_ = c.SetWriteDeadline(time.Time{}) // of whoever has given it up
 			sent, err := c.Conn.Write(c.held)
 			if err != nil {
 				panic(fmt.Sprint("the server has closed a connection that was held: ", err))

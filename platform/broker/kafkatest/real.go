@@ -126,9 +126,6 @@ func (r *Real) Stop() error {
 	return nil
 }
 
-// Ended is closed when the process has ended.
-func (r *Real) Ended() <-chan struct{} { return r.ended }
-
 // Addr returns where it listens.
 func (r *Real) Addr() string { return fmt.Sprintf("127.0.0.1:%d", r.port) }
 

@@ -1,12 +1,10 @@
 package natsbroker
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 
@@ -14,21 +12,6 @@ import (
 )
 
 func TestPublishBatch(t *testing.T) {
-	t.Run("what is stored can be read back whole", func(t *testing.T) {
-		b, _ := open(t, Config{})
-		want := message("é %", 1)
-		want.Event.Subject, want.Event.TraceState = `5 % of "Öl"`, "a=1, b=2"
-		want.Event.SetExtension("tenant", "köln")
-		receipt := publish(t, b, want)[0]
-		got, err := b.Lookup(t.Context(), topic, receipt.Partition, receipt.Offset)
-		if err != nil || fmt.Sprint(got.Event) != fmt.Sprint(want.Event) || got.Malformed != nil || got.StoredAt.IsZero() {
-			t.Errorf("got %+v, %v, want %+v", got, err, want.Event)
-		}
-		if want := broker.Partition("é %", b.Partitions()); receipt.Partition != want || got.Partition != want {
-			t.Errorf("partition %d on receipt, %d on delivery, want %d", receipt.Partition, got.Partition, want)
-		}
-	})
-
 	// Below and above the size from which batches are atomic.
 	for _, atomicFrom := range []int{1, 6, 1000} {
 		t.Run(fmt.Sprintf("one key keeps its order, atomic from %d", atomicFrom), func(t *testing.T) {
@@ -68,17 +51,6 @@ func TestPublishBatch(t *testing.T) {
 		})
 	}
 
-	t.Run("receipts tell where each message is", func(t *testing.T) {
-		b, _ := open(t, Config{})
-		all := slices.Concat(messages("a", 20), messages("b", 20))
-		for i, receipt := range publish(t, b, all...) {
-			got, err := b.Lookup(t.Context(), topic, receipt.Partition, receipt.Offset)
-			if err != nil || got.Event.ID != all[i].Event.ID {
-				t.Errorf("message %d: at %d/%d is %s, %v, want %s", i, receipt.Partition, receipt.Offset, got.Event.ID, err, all[i].Event.ID)
-			}
-		}
-	})
-
 	t.Run("a batch that holds seen ids tells where the first copies are", func(t *testing.T) {
 		b, _ := open(t, Config{})
 		first := publish(t, b, messages("a", 10)...)
@@ -93,20 +65,6 @@ func TestPublishBatch(t *testing.T) {
 		}
 		if n := stored(t, b); n != 20 {
 			t.Errorf("%d messages are stored, want 20: duplicates must not be", n)
-		}
-	})
-
-	t.Run("a publish id may be any text", func(t *testing.T) {
-		b, _ := open(t, Config{})
-		one := message("a", 1)
-		for i, id := range []string{"é", "a b", "a\r\nNats-Rollup: all", "%41", "A"} {
-			one.PublishID = id
-			if receipt := publish(t, b, one)[0]; receipt.Duplicate || receipt.Offset != uint64(i+1) {
-				t.Errorf("id %q: %+v", id, receipt)
-			}
-			if receipt := publish(t, b, one)[0]; !receipt.Duplicate {
-				t.Errorf("id %q again: %+v", id, receipt)
-			}
 		}
 	})
 
@@ -216,35 +174,6 @@ func TestPublishBatch(t *testing.T) {
 		}
 		if got := ids(next(t, read(t, b, everything(b)), full)); !slices.Equal(got, keyIDs("a", 0, full)) {
 			t.Errorf("stored: %v", got)
-		}
-	})
-
-	t.Run("a server that is away is reported within the context's time", func(t *testing.T) {
-		server, conn := newRestartable(t)
-		b := on(t, conn, Config{})
-		server.server.Stop()
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		for _, n := range []int{1, 20} {
-			for i, receipt := range b.PublishBatch(ctx, messages("a", n)) {
-				if !errors.Is(receipt.Err, broker.ErrUnavailable) || receipt.Offset != 0 {
-					t.Errorf("message %d of %d: %+v, want ErrUnavailable", i, n, receipt)
-				}
-			}
-		}
-		if err := b.Ping(ctx); !errors.Is(err, broker.ErrUnavailable) {
-			t.Errorf("Ping() = %v, want ErrUnavailable", err)
-		}
-		server.start(t)
-	})
-
-	t.Run("receipts name what went wrong without the payload", func(t *testing.T) {
-		b, _ := open(t, Config{})
-		one := message("a", 1)
-		one.Topic, one.Event.Data = "missing.things.events", []byte("secret")
-		err := b.PublishBatch(t.Context(), []broker.Message{one})[0].Err
-		if err == nil || !strings.Contains(err.Error(), "missing.things.events") || strings.Contains(err.Error(), "secret") {
-			t.Errorf("error = %v", err)
 		}
 	})
 }

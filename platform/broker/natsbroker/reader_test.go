@@ -1,7 +1,6 @@
 package natsbroker
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -18,61 +17,6 @@ import (
 )
 
 func TestReader(t *testing.T) {
-	t.Run("it begins after the positions it is given", func(t *testing.T) {
-		b, _ := open(t, Config{})
-		receipts := publish(t, b, slices.Concat(messages("a", 10), messages("c", 10))...)
-		a, other := receipts[0].Partition, receipts[10].Partition
-		reader := read(t, b, map[int]broker.Start{a: {After: receipts[6].Offset}, other: {After: receipts[14].Offset}})
-		want := slices.Concat(keyIDs("a", 7, 10), keyIDs("c", 5, 10))
-		if got := ids(next(t, reader, len(want))); !slices.Equal(got, want) {
-			t.Errorf("got %v, want %v", got, want)
-		}
-	})
-	t.Run("it leaves other partitions alone", func(t *testing.T) {
-		b, _ := open(t, Config{})
-		partition := broker.Partition("a", b.Partitions())
-		for n := range 50 {
-			publish(t, b, message(fmt.Sprint("other", n), 0))
-		}
-		publish(t, b, messages("a", 3)...)
-		reader := read(t, b, map[int]broker.Start{partition: {}})
-		for last := ""; last != "a-2"; {
-			d := next(t, reader, 1)[0]
-			if d.Partition != partition {
-				t.Errorf("%s is of partition %d", d.Event.ID, d.Partition)
-			}
-			last = d.Event.ID
-		}
-	})
-	t.Run("a batch is what has arrived", func(t *testing.T) {
-		b, _ := open(t, Config{})
-		reader := read(t, b, everything(b))
-		publish(t, b, messages("a", 5)...)
-		got := next(t, reader, 1) // whatever has come; the rest arrives behind it
-		for len(got) < 5 {
-			batch, err := reader.Next(t.Context(), 2)
-			if err != nil || len(batch) == 0 || len(batch) > 2 {
-				t.Fatalf("Next(2) = %d deliveries, %v", len(batch), err)
-			}
-			got = append(got, batch...)
-		}
-		if !slices.Equal(ids(got), keyIDs("a", 0, 5)) {
-			t.Errorf("got %v", ids(got))
-		}
-	})
-	t.Run("it waits for what comes later, or for the end of the context", func(t *testing.T) {
-		b, _ := open(t, Config{})
-		reader := read(t, b, everything(b))
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		defer cancel()
-		if got, err := reader.Next(ctx, 10); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("Next = %v, %v, want the context's error", got, err)
-		}
-		publish(t, b, message("a", 1))
-		if got := ids(next(t, reader, 1)); got[0] != "a-1" {
-			t.Errorf("got %v", got)
-		}
-	})
 	t.Run("a partition that is far behind does not replay the others", func(t *testing.T) {
 		b, _ := open(t, Config{})
 		busy := publish(t, b, messages("a", sectionSpan+10)...)
@@ -172,17 +116,6 @@ func TestReader(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a topic that is made anew ends it", func(t *testing.T) {
-		b, _ := open(t, Config{})
-		publish(t, b, messages("a", 10)...)
-		reader := read(t, b, everything(b))
-		next(t, reader, 10)
-		makeAnew(t, b)
-		publish(t, b, messages("b", 3)...)
-		if got, err := reader.Next(t.Context(), 10); !errors.Is(err, broker.ErrNotFound) {
-			t.Errorf("Next = %v, %v, want ErrNotFound", ids(got), err)
-		}
-	})
 	t.Run("a closed connection ends it", func(t *testing.T) {
 		b, conn := open(t, Config{})
 		reader := read(t, b, everything(b))
@@ -208,18 +141,6 @@ func TestReader(t *testing.T) {
 			t.Errorf("Next after Close = %v", err)
 		}
 		server.start(t)
-	})
-	t.Run("no partitions or no topic is an error", func(t *testing.T) {
-		b, _ := open(t, Config{})
-		if _, err := b.Read(t.Context(), topic, nil); err == nil {
-			t.Error("no partitions were let through")
-		}
-		if _, err := b.Read(t.Context(), "missing.events", everything(b)); !errors.Is(err, broker.ErrNotFound) {
-			t.Errorf("error = %v, want ErrNotFound", err)
-		}
-		if _, err := b.Tail(t.Context(), "missing.events"); !errors.Is(err, broker.ErrNotFound) {
-			t.Errorf("error = %v, want ErrNotFound", err)
-		}
 	})
 }
 
