@@ -330,15 +330,6 @@ func (t *transition) send(message broker.Message) {
 	t.direct = append(t.direct, message)
 }
 
-// queueClaims adds the locks that steps ask for.
-func (t *transition) queueClaims(out *pgx.Batch) {
-	for _, a := range t.claims {
-		out.Queue(`
-			insert into saga_lock (key, saga_id, step, slots, rate, ttl) values ($1, $2, $3, $4, $5, $6)
-			on conflict do nothing`, a.key, [16]byte(a.saga), a.step, a.slots, a.rate, pgtype.Interval{Microseconds: a.ttl.Microseconds(), Valid: a.ttl > 0})
-	}
-}
-
 // dispatch sends what goes out from memory.
 func (t *transition) dispatch() {
 	if len(t.direct) > 0 {
