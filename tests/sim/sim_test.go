@@ -23,7 +23,7 @@ func budget(t *testing.T, own int) int {
 const perFlow = 8
 
 func TestFlows(t *testing.T) {
-	begin, n := time.Now(), budget(t, 750)
+	begin, n := time.Now(), budget(t, 500)
 	for flow := range uint64(n) {
 		d := newFlow(flow)
 		finding, err := sagatest.Find(d, perFlow, sagatest.Sagas(1))

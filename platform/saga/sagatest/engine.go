@@ -82,9 +82,13 @@ func (e *engine) handle(w *world, m message) {
 }
 
 // fire acts on a timer. One that could not be handled stays due.
-func (e *engine) fire(w *world, id string) {
-	w.database.rows[id].armed = time.Time{}
-	in := &w.database.rows[id].saga
+func (e *engine) fire(w *world, id string, armed time.Time) {
+	row := w.database.rows[id]
+	if !row.armed.Equal(armed) {
+		return // it has been set anew
+	}
+	row.armed = time.Time{}
+	in := &row.saga
 	due := in.Due()
 	if due.IsZero() {
 		return
@@ -96,8 +100,8 @@ func (e *engine) fire(w *world, id string) {
 	}
 	now := w.now.Add(e.skew)
 	if now.Before(due) {
-		w.database.rows[id].armed = due
-		w.at(due.Add(-e.skew), func() { e.fire(w, id) })
+		row.armed = due
+		w.at(due.Add(-e.skew), func() { e.fire(w, id, due) })
 		return
 	}
 	if record := dueLocal(in, now); record != nil {
@@ -317,10 +321,11 @@ func (w *world) arm(id string) {
 	}
 	row.armed = due
 	e := &w.engines[w.rng.IntN(len(w.engines))]
-	if due.Before(w.now) {
-		due = w.now
+	at := due
+	if at.Before(w.now) {
+		at = w.now
 	}
-	w.at(due.Add(w.while()), func() { e.fire(w, id) })
+	w.at(at.Add(w.while()), func() { e.fire(w, id, due) })
 }
 
 func (w *world) program(name string) *saga.Program {
