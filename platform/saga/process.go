@@ -337,6 +337,15 @@ func (t *transition) dispatch() {
 	}
 }
 
+// queueClaims adds the locks that steps ask for.
+func (t *transition) queueClaims(batch *pgx.Batch) {
+	for _, a := range t.claims {
+		batch.Queue(`
+			insert into saga_lock (key, saga_id, step, slots, rate, ttl) values ($1, $2, $3, $4, $5, $6)
+			on conflict do nothing`, a.key, [16]byte(a.saga), a.step, a.slots, a.rate, pgtype.Interval{Microseconds: a.ttl.Microseconds(), Valid: a.ttl > 0})
+	}
+}
+
 // causeOf returns what the history says about an input.
 func causeOf(input Input, event *events.Event) Cause {
 	switch {
