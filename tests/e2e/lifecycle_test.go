@@ -180,12 +180,16 @@ func TestATakenDefaultPortIsReplaced(t *testing.T) {
 			t.Errorf("%s is at %q (error %v), want one of the next ports of 127.0.0.1", what, address, err)
 			continue
 		}
-		said := false
-		for line := range strings.Lines(log.String()) {
-			said = said || strings.Contains(line, "default port is taken") && strings.Contains(line, at.Host)
-		}
-		if !said {
-			t.Errorf("the log does not say that %s is at %s because the default port is taken", what, at.Host)
+		err = product.Await(t.Context(), 10*time.Second, func() error { // the log comes by another pipe than the ready line
+			for line := range strings.Lines(log.String()) {
+				if strings.Contains(line, "default port is taken") && strings.Contains(line, at.Host) {
+					return nil
+				}
+			}
+			return fmt.Errorf("the log does not say that %s is at %s because the default port is taken", what, at.Host)
+		})
+		if err != nil {
+			t.Error(err)
 		}
 	}
 	if answer, err := product.NewShop(dev.HTTP).Stock(t.Context(), "TEA-001"); err != nil || answer.OnHand != 100000 {
