@@ -116,7 +116,8 @@ func lists(ctx context.Context, reader *saga.Reader, filter saga.Filter) func() 
 // fill stores sagas of the last day, of which one in ten was compensated, for a
 // hundred thousand customers; ten are stuck.
 func fill(ctx context.Context, pool *pgxpool.Pool) error {
-	for _, sql := range []string{`
+	for _, sql := range []string{
+		`
 		insert into saga (id, definition, version, created_at, day, revision, snapshot, hash, status, waits, step, code, updated_at)
 		select gen_random_uuid(), 'checkout', 1, at, (at at time zone 'UTC')::date, 7, 0, sha256(n::text::bytea),
 			case when n <= 10 then 'stuck' when n % 10 = 0 then 'compensated' else 'completed' end,
