@@ -208,7 +208,10 @@ func (g *group) Next(ctx context.Context) (broker.GroupDelivery, error) {
 	case d := <-g.queue:
 		return d, nil
 	case err := <-g.failed:
-		g.failed <- err // for the next call
+		select {
+		case g.failed <- err: // for the next call
+		default: // another partition has failed meanwhile, which tells it the same
+		}
 		return broker.GroupDelivery{}, err
 	case <-ctx.Done():
 		return broker.GroupDelivery{}, ctx.Err()
