@@ -102,7 +102,7 @@ func openBroker(t *testing.T) *natsbroker.Broker {
 func capture(t *testing.T, pool *pgxpool.Pool, name string) *consumer.Batch {
 	t.Helper()
 	nats := openBroker(t)
-	topics := []events.Topic{events.Replies, events.Signals, begin.Topic()}
+	topics := []events.Topic{events.Replies, events.Signals, begin.Topic(), landed.Topic()}
 	if err := nats.Ensure(t.Context(), topics...); err != nil {
 		t.Fatal(err)
 	}

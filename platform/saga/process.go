@@ -59,7 +59,7 @@ func (e *Engine) process(ctx context.Context, batch *consumer.Batch, trustStarts
 	for i := range batch.Deliveries {
 		event := &batch.Deliveries[i].Event
 		_, starts := e.starts[event.Type]
-		ids[i] = e.sagasOf(event, starts)
+		ids[i] = e.sagasOf(&batch.Deliveries[i], starts)
 		if !starts || !trustStarts {
 			read = append(read, ids[i]...)
 		}
@@ -110,8 +110,11 @@ func (e *Engine) process(ctx context.Context, batch *consumer.Batch, trustStarts
 // sagasOf returns the sagas that an event belongs to: the one that it begins,
 // whatever else it correlates with; the one that it has undone; those that await
 // it; or the one it correlates with.
-func (e *Engine) sagasOf(event *events.Event, starts bool) []uuid.UUID {
-	if correlations := e.correlate[event.Type]; len(correlations) > 0 && event.CorrelationID == "" {
+func (e *Engine) sagasOf(d *broker.Delivery, starts bool) []uuid.UUID {
+	event := &d.Event
+	// A fact that others publish correlates with what made them publish it, which is
+	// not the saga that awaits it. A signal is addressed by its correlation.
+	if correlations := e.correlate[event.Type]; len(correlations) > 0 && d.Topic != events.Signals {
 		return correlated(correlations, event)
 	}
 	id := event.CorrelationID
