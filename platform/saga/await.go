@@ -29,8 +29,8 @@ type Signalled[S any] struct {
 	correlate func(payload []byte) (sagaID string, err error)
 }
 
-// Signal waits for a fact of that contract that correlates with the saga: one
-// whose correlation id is the saga's id. fold takes its payload into the state; it
+// Signal waits for a fact of that contract that is sent to the saga: on the topic
+// [events.Signals], with the saga's id as its correlation id. fold takes its payload into the state; it
 // must be pure and may be nil.
 func Signal[S, T any](fact events.Fact[T], fold func(state *S, payload T)) Signalled[S] {
 	signal := Signalled[S]{fact: fact.Describe()}
