@@ -43,6 +43,7 @@ type ReadModel struct {
 	broker     broker.Broker
 	router     *message.Router
 	subscriber *watermillbroker.Subscriber
+	summaries  *postgres.Batcher[summed, struct{}]
 	logger     *slog.Logger
 	tracer     trace.Tracer
 }
@@ -61,6 +62,7 @@ func (s *Service) ReadModel(b broker.Broker, logger *slog.Logger) (*ReadModel, e
 		service: s, broker: b, router: router, logger: logger,
 		tracer: otel.Tracer("github.com/countermand/countermand/services/order"),
 	}
+	m.summaries = postgres.NewBatcher(summariesMax, summariesTimeout, s.summarise)
 	m.subscriber = watermillbroker.NewSubscriber(b, watermillbroker.SubscriberConfig{
 		Group: readModelGroup, Logger: logger,
 		Malformed: func(ctx context.Context, d broker.Delivery) error { return m.setAside(ctx, d, 1, d.Malformed) },
@@ -107,7 +109,7 @@ func (m *ReadModel) handle(msg *message.Message) error {
 		return fmt.Errorf("message %s is not from the broker", msg.UUID)
 	}
 	e := &delivery.Event
-	fact, known := facts[e.Type]
+	fact, known := counted[e.Type]
 	if !known {
 		return nil // facts of this topic that the model says nothing about
 	}
@@ -115,7 +117,7 @@ func (m *ReadModel) handle(msg *message.Message) error {
 	defer span.End()
 	payload, err := fact.Payload(e)
 	if err == nil {
-		err = m.service.summarise(ctx, e, payload)
+		err = m.count(ctx, e, payload)
 	}
 	switch {
 	case err == nil:
@@ -174,44 +176,4 @@ func (m *ReadModel) prune(ctx context.Context) error {
 			return nil
 		}
 	}
-}
-
-var facts = map[string]events.Fact[shop.OrderChanged]{
-	shop.OrderPlaced.Type():    shop.OrderPlaced,
-	shop.OrderConfirmed.Type(): shop.OrderConfirmed,
-	shop.OrderCancelled.Type(): shop.OrderCancelled,
-}
-
-// summarise counts a fact in, once.
-func (s *Service) summarise(ctx context.Context, e *events.Event, o shop.OrderChanged) error {
-	pending, confirmed, cancelled := int64(-1), int64(0), int64(0)
-	switch o.Status {
-	case statusPending:
-		pending = 1
-	case statusConfirmed:
-		confirmed = 1
-	case statusCancelled:
-		cancelled = 1
-	default:
-		return fmt.Errorf("%w: order fact with status %q", events.ErrInvalid, o.Status)
-	}
-	// One statement, and so one transaction and one round trip: it does nothing for
-	// a fact that has been seen.
-	_, err := s.pool.Exec(ctx, `
-		with fresh as (
-			insert into customer_summary_seen (event_id) values ($1) on conflict do nothing returning 1
-		), counted as (
-			insert into customer_summary as s (customer, pending, confirmed, cancelled)
-			select $2, $3, $4, $5 from fresh
-			on conflict (customer) do update set pending = s.pending + $3, confirmed = s.confirmed + $4,
-				cancelled = s.cancelled + $5, updated_at = clock_timestamp()
-		)
-		insert into customer_spending as s (customer, currency, spent)
-		select $2, $6, $7 from fresh where $4 > 0
-		on conflict (customer, currency) do update set spent = s.spent + excluded.spent`,
-		e.Source+" "+e.ID, o.Customer, pending, confirmed, cancelled, o.Currency, o.Total)
-	if err != nil {
-		return fmt.Errorf("count %s of order %s: %w", e.Type, o.OrderID, err)
-	}
-	return nil
 }
