@@ -95,30 +95,31 @@ func TestReturnsThatCannotBe(t *testing.T) {
 	consumertest.Do[shop.ReturnOpened](r.Rig, open(r, all, gone, tea(3), mug(2)))
 	consumertest.Do[shop.ReturnCompleted](r.Rig, complete(r, all, 3750))
 	consumertest.Do[shop.ReturnOpened](r.Rig, open(r, part, confirmed, tea(2))) // still open
-	for name, test := range map[string]struct {
+	for _, test := range []struct {
+		name  string
 		order string
 		items []shop.Item
 		want  events.Code
 	}{
-		"unknown order":            {events.NewID(), []shop.Item{tea(1)}, shop.UnknownOrder},
-		"pending order":            {r.sold("pending"), []shop.Item{tea(1)}, shop.OrderNotConfirmed},
-		"cancelled order":          {r.sold("cancelled"), []shop.Item{tea(1)}, shop.OrderNotConfirmed},
-		"another sku":              {confirmed, []shop.Item{mug(1), {SKU: "RARE-001", Quantity: 1}}, shop.ItemNotOrdered},
-		"more than were ordered":   {confirmed, []shop.Item{mug(3)}, shop.ItemNotOrdered},
-		"more than are left":       {confirmed, []shop.Item{tea(2)}, shop.AlreadyReturned},
-		"more in two lines":        {confirmed, []shop.Item{tea(1), mug(1), tea(1)}, shop.AlreadyReturned},
-		"an order that came back":  {gone, []shop.Item{tea(1)}, shop.AlreadyReturned},
-		"all that is left is fine": {confirmed, []shop.Item{tea(1), mug(2)}, ""},
+		{"unknown order", events.NewID(), []shop.Item{tea(1)}, shop.UnknownOrder},
+		{"pending order", r.sold("pending"), []shop.Item{tea(1)}, shop.OrderNotConfirmed},
+		{"cancelled order", r.sold("cancelled"), []shop.Item{tea(1)}, shop.OrderNotConfirmed},
+		{"another sku", confirmed, []shop.Item{mug(1), {SKU: "RARE-001", Quantity: 1}}, shop.ItemNotOrdered},
+		{"more than were ordered", confirmed, []shop.Item{mug(3)}, shop.ItemNotOrdered},
+		{"more than are left", confirmed, []shop.Item{tea(2)}, shop.AlreadyReturned},
+		{"more in two lines", confirmed, []shop.Item{tea(1), mug(1), tea(1)}, shop.AlreadyReturned},
+		{"an order that came back", gone, []shop.Item{tea(1)}, shop.AlreadyReturned},
+		{"all that is left is fine", confirmed, []shop.Item{tea(1), mug(2)}, ""},
 	} {
 		id := events.NewID()
 		e := open(r, id, test.order, test.items...)
 		for range 2 {
 			if _, code := consumertest.Do[shop.ReturnOpened](r.Rig, e); code != test.want {
-				t.Errorf("%s: code %q, want %q", name, code, test.want)
+				t.Errorf("%s: code %q, want %q", test.name, code, test.want)
 			}
 		}
 		if status, _ := r.get("/v1/returns/" + id); (status == http.StatusOK) != (test.want == "") {
-			t.Errorf("%s: GET answers %d", name, status)
+			t.Errorf("%s: GET answers %d", test.name, status)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -46,55 +47,71 @@ func New(pool *pgxpool.Pool, wakeRelay func(), logger *slog.Logger) *Service {
 // Handlers returns the commands that the service obeys.
 func (s *Service) Handlers() []consumer.Handler {
 	return []consumer.Handler{
-		consumer.Handle(shop.AuthorizePayment, s.authorize),
+		consumer.HandleAll(shop.AuthorizePayment, s.authorize),
 		consumer.Handle(shop.VoidPayment, s.void),
-		consumer.Handle(shop.CapturePayment, s.capture),
+		consumer.HandleAll(shop.CapturePayment, s.capture),
 		consumer.Handle(shop.RefundPayment, s.refund),
 	}
 }
 
-// authorize stores the payment with the processor's approval, if that comes at
+// authorize stores payments with the processor's approval, where that comes at
 // once. Every other answer is sent by Run: a slow one because it is not there
-// yet, and a "no" because a rejection returned from a handler rolls back what
-// the handler wrote, while a declined payment is to be seen afterwards.
-func (s *Service) authorize(ctx context.Context, tx pgx.Tx, q shop.AuthorizePaymentRequest) (shop.PaymentAuthorized, error) {
-	order, err := orderID(q.OrderID)
-	if err != nil {
-		return shop.PaymentAuthorized{}, err
+// yet, and a "no" because a declined payment is to be seen afterwards, while a
+// command that is rejected leaves nothing behind.
+func (s *Service) authorize(ctx context.Context, tx pgx.Tx, payments []consumer.Item[shop.AuthorizePaymentRequest, shop.PaymentAuthorized]) error {
+	var stored struct {
+		orders                       []uuid.UUID
+		amounts                      []int64
+		currencies, tokens, statuses []string
+		authorizations, deferredKeys []*uuid.UUID
+		settleAfter                  []*time.Duration // nil: nothing to wait for
 	}
-	if q.Amount < 0 {
-		return shop.PaymentAuthorized{}, consumer.Terminal(fmt.Errorf("authorize payment of order %s: amount %d", order, q.Amount))
-	}
-	answer := askToAuthorize(q.Token)
-	var (
-		status        = "authorized"
-		authorization = authorizationID(order)
-		deferredKey   *uuid.UUID
-		settleAfter   *time.Duration // nil: nothing to wait for
-	)
-	if !answer.approvedAtOnce() {
-		status, authorization = "authorizing", nil
-		key := consumer.DeferredKey(ctx)
-		deferredKey = &key
-		if !answer.never {
-			settleAfter = &answer.after
+	deferred := false
+	for i := range payments {
+		p := &payments[i]
+		q := &p.Request
+		order, err := orderID(q.OrderID)
+		if err != nil {
+			return err
 		}
+		if q.Amount < 0 {
+			return consumer.Terminal(fmt.Errorf("authorize payment of order %s: amount %d", order, q.Amount))
+		}
+		answer := askToAuthorize(q.Token)
+		status, authorization, deferredKey, settleAfter := "authorized", authorizationID(order), (*uuid.UUID)(nil), (*time.Duration)(nil)
+		if answer.approvedAtOnce() {
+			p.Reply.AuthorizationID = authorization.String()
+		} else {
+			key := consumer.DeferredKey(p.Context)
+			status, authorization, deferredKey = "authorizing", nil, &key
+			if !answer.never {
+				settleAfter = &answer.after
+			}
+			p.Err, deferred = consumer.ErrDeferred, true
+		}
+		stored.orders, stored.amounts = append(stored.orders, order), append(stored.amounts, q.Amount)
+		stored.currencies, stored.tokens = append(stored.currencies, q.Currency), append(stored.tokens, q.Token)
+		stored.statuses, stored.authorizations = append(stored.statuses, status), append(stored.authorizations, authorization)
+		stored.deferredKeys, stored.settleAfter = append(stored.deferredKeys, deferredKey), append(stored.settleAfter, settleAfter)
 	}
 	tag, err := tx.Exec(ctx, `
 		insert into payment (order_id, amount, currency, token, status, authorization_id, deferred_key, settle_at)
-		values ($1, $2, $3, $4, $5, $6, $7, clock_timestamp() + $8::interval)
+		select order_id, amount, currency, token, status, authorization_id, deferred_key, clock_timestamp() + settle_after
+		from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::uuid[], $8::interval[])
+			as p (order_id, amount, currency, token, status, authorization_id, deferred_key, settle_after)
 		on conflict (order_id) do nothing`,
-		order, q.Amount, q.Currency, q.Token, status, authorization, deferredKey, settleAfter)
+		stored.orders, stored.amounts, stored.currencies, stored.tokens, stored.statuses, stored.authorizations,
+		stored.deferredKeys, stored.settleAfter)
 	switch {
 	case err != nil:
-		return shop.PaymentAuthorized{}, fmt.Errorf("authorize payment of order %s: %w", order, err)
-	case tag.RowsAffected() == 0:
-		return shop.PaymentAuthorized{}, consumer.Terminal(fmt.Errorf("authorize payment of order %s: it has one already", order))
-	case authorization == nil:
-		s.announce()
-		return shop.PaymentAuthorized{}, consumer.ErrDeferred
+		return fmt.Errorf("authorize payments: %w", err)
+	case int(tag.RowsAffected()) < len(payments): // which one it is shows when each is tried alone
+		return consumer.Terminal(fmt.Errorf("authorize payment of order %s: it has one already", stored.orders[0]))
 	}
-	return shop.PaymentAuthorized{AuthorizationID: authorization.String()}, nil
+	if deferred {
+		s.announce()
+	}
+	return nil
 }
 
 // void lets the money go, or the wait for an answer that has not come.
@@ -122,31 +139,48 @@ func (s *Service) void(ctx context.Context, tx pgx.Tx, q shop.VoidPaymentRequest
 	return events.None{}, nil
 }
 
-// capture takes the money that is held. A refusal of the processor is a
-// rejection, with which the update is rolled back.
-func (s *Service) capture(ctx context.Context, tx pgx.Tx, q shop.CapturePaymentRequest) (shop.PaymentCaptured, error) {
-	order, err := orderID(q.OrderID)
+// capture takes money that is held. What the processor refuses stays as it was.
+func (s *Service) capture(ctx context.Context, tx pgx.Tx, payments []consumer.Item[shop.CapturePaymentRequest, shop.PaymentCaptured]) error {
+	orders := make([]uuid.UUID, len(payments))
+	for i := range payments {
+		order, err := orderID(payments[i].Request.OrderID)
+		if err != nil {
+			return err
+		}
+		orders[i] = order
+	}
+	rows, err := tx.Query(ctx, `
+		select order_id, amount, token from payment
+		where order_id = any($1) and status in ('authorized', 'captured')
+		for update`, orders)
 	if err != nil {
-		return shop.PaymentCaptured{}, err
+		return fmt.Errorf("capture payments: %w", err)
 	}
-	var (
-		amount int64
-		token  string
-	)
-	err = tx.QueryRow(ctx, `
-		update payment set status = 'captured', updated_at = clock_timestamp()
-		where order_id = $1 and status in ('authorized', 'captured')
-		returning amount, token`, order).Scan(&amount, &token)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return shop.PaymentCaptured{}, consumer.Terminal(fmt.Errorf("capture payment of order %s: it is not authorized", order))
-	case err != nil:
-		return shop.PaymentCaptured{}, fmt.Errorf("capture payment of order %s: %w", order, err)
+	type held struct {
+		Order  uuid.UUID
+		Amount int64
+		Token  string
 	}
-	if err := askToCapture(token); err != nil {
-		return shop.PaymentCaptured{}, err
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[held])
+	if err != nil {
+		return fmt.Errorf("capture payments: %w", err)
 	}
-	return shop.PaymentCaptured{CapturedAmount: amount}, nil
+	taken := make([]uuid.UUID, 0, len(orders))
+	for i, order := range orders {
+		at := slices.IndexFunc(found, func(h held) bool { return h.Order == order })
+		if at < 0 {
+			return consumer.Terminal(fmt.Errorf("capture payment of order %s: it is not authorized", order))
+		}
+		if payments[i].Err = askToCapture(found[at].Token); payments[i].Err == nil {
+			payments[i].Reply.CapturedAmount = found[at].Amount
+			taken = append(taken, order)
+		}
+	}
+	if _, err := tx.Exec(ctx, `
+		update payment set status = 'captured', updated_at = clock_timestamp() where order_id = any($1)`, taken); err != nil {
+		return fmt.Errorf("capture payments: %w", err)
+	}
+	return nil
 }
 
 func orderID(id string) (uuid.UUID, error) {
