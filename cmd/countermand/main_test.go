@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/countermand/countermand/cmd/internal/wire"
@@ -136,6 +138,49 @@ func TestWatchEndsWithTheSaga(t *testing.T) {
 	}
 	if asked < len(statuses) {
 		t.Errorf("asked %d times, want at least %d", asked, len(statuses))
+	}
+}
+
+// A list that is followed prints a saga when it comes and when it has changed,
+// and not otherwise.
+func TestWatchListPrintsWhatChanges(t *testing.T) {
+	t.Parallel()
+	a, b := saga.Summary{ID: "a", Revision: 1}, saga.Summary{ID: "b", Revision: 1}
+	later := a
+	later.Revision = 2
+	rounds := [][]saga.Summary{{a}, {a}, {b, a}, {b, later}, {b}}
+	for output, want := range map[string]string{"jsonl": "a b a", "table": "a ba ba b"} {
+		t.Run(output, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var out bytes.Buffer
+				end := errors.New("the end")
+				asked := 0
+				err := watchList(t.Context(), &out, func() ([]saga.Summary, error) {
+					if asked++; asked > len(rounds) {
+						return nil, end
+					}
+					return rounds[asked-1], nil
+				}, output)
+				if !errors.Is(err, end) {
+					t.Error(err)
+				}
+				var got []string
+				for line := range strings.Lines(out.String()) {
+					switch {
+					case strings.HasPrefix(line, "ID"):
+						got = append(got, "")
+					case output == "table":
+						got[len(got)-1] += line[:1]
+					default:
+						got = append(got, line[len(`{"id":"`):][:1])
+					}
+				}
+				if strings.Join(got, " ") != want {
+					t.Errorf("printed %q, want %q:\n%s", got, want, &out)
+				}
+			})
+		})
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -113,15 +114,25 @@ func sagaListCommand(client *adminClient) *cobra.Command {
 		flags  filterFlags
 		output string
 		limit  int
+		follow bool
 	)
 	cmd := &cobra.Command{
 		Use: "list", Short: "List sagas, newest first", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			filter, err := flags.filter(time.Now())
-			if err != nil {
-				return err
+			list := func() ([]saga.Summary, error) {
+				filter, err := flags.filter(time.Now()) // anew each time: an age moves on
+				if err != nil {
+					return nil, err
+				}
+				return client.list(cmd.Context(), filter, limit)
 			}
-			sagas, err := client.list(cmd.Context(), filter, limit)
+			if follow {
+				if output == "json" {
+					return failure{wire.ExitUsage, errors.New("a list that is followed has no end, and so is no JSON array"), "use -o jsonl"}
+				}
+				return watchList(cmd.Context(), cmd.OutOrStdout(), list, output)
+			}
+			sagas, err := list()
 			if err != nil {
 				return err
 			}
@@ -129,6 +140,7 @@ func sagaListCommand(client *adminClient) *cobra.Command {
 		},
 	}
 	flags.register(cmd)
+	cmd.Flags().BoolVarP(&follow, "watch", "w", false, "follow the list until interrupted; on a terminal it is drawn in place")
 	cmd.Flags().IntVar(&limit, "limit", 20, "at most this many")
 	outputFlag(cmd, &output)
 	return cmd

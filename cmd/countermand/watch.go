@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,14 +30,12 @@ func sagaWatchCommand(client *adminClient) *cobra.Command {
 // watchEvery is how often a saga that is followed is looked at.
 const watchEvery = 200 * time.Millisecond
 
-// watch prints the saga at each of its transitions. On a terminal the tree is
-// drawn over the one before.
+// watch prints the saga at each of its transitions.
 func watch(cmd *cobra.Command, client *adminClient, id, output string) error {
 	out := cmd.OutOrStdout()
-	terminal := out == os.Stdout && term.IsTerminal(int(os.Stdout.Fd()))
 	var (
 		revision int64
-		drawn    int
+		screen   = screen{out: out}
 		graph    *saga.Graph
 	)
 	for {
@@ -54,13 +53,7 @@ func watch(cmd *cobra.Command, client *adminClient, id, output string) error {
 			if output != "table" {
 				err = printJSON(out, in, "jsonl")
 			} else {
-				text := tree(in, graph)
-				lines := strings.Count(text, "\n")
-				if terminal && drawn > 0 {
-					text = fmt.Sprintf("\x1b[%dA\x1b[J%s", drawn, text)
-				}
-				drawn = lines
-				_, err = io.WriteString(out, text)
+				err = screen.show(tree(in, graph))
 			}
 			if err != nil {
 				return err
@@ -76,6 +69,59 @@ func watch(cmd *cobra.Command, client *adminClient, id, output string) error {
 			return err
 		}
 	}
+}
+
+// watchList prints the sagas of a list whenever one comes, goes or changes, until
+// it is interrupted. As JSON lines, each is printed again when it has changed.
+func watchList(ctx context.Context, out io.Writer, list func() ([]saga.Summary, error), output string) error {
+	screen := screen{out: out}
+	var before []saga.Summary
+	for first := true; ; first = false {
+		sagas, err := list()
+		if err != nil {
+			return err
+		}
+		changed := slices.DeleteFunc(slices.Clone(sagas), func(in saga.Summary) bool {
+			return slices.ContainsFunc(before, func(was saga.Summary) bool { return was.ID == in.ID && was.Revision == in.Revision })
+		})
+		switch {
+		case output != "table":
+			err = printList(out, changed, output)
+		case first || screen.terminal() || len(changed) > 0 || len(sagas) != len(before): // a terminal shows their age
+			var text strings.Builder
+			if err = printList(&text, sagas, output); err == nil {
+				err = screen.show(text.String())
+			}
+		}
+		if err != nil {
+			return err
+		}
+		before = sagas
+		if err := rest(ctx, watchListEvery); err != nil {
+			return err
+		}
+	}
+}
+
+// watchListEvery is how often a list that is followed is asked for.
+const watchListEvery = time.Second
+
+// screen draws each text over the one before, where it is a terminal.
+type screen struct {
+	out   io.Writer
+	drawn int // lines
+}
+
+func (s *screen) terminal() bool { return s.out == os.Stdout && term.IsTerminal(int(os.Stdout.Fd())) }
+
+func (s *screen) show(text string) error {
+	lines := strings.Count(text, "\n")
+	if s.drawn > 0 && s.terminal() {
+		text = fmt.Sprintf("\x1b[%dA\x1b[J%s", s.drawn, text)
+	}
+	s.drawn = lines
+	_, err := io.WriteString(s.out, text)
+	return err
 }
 
 func rest(ctx context.Context, pause time.Duration) error {
