@@ -45,6 +45,10 @@ type FeedConfig struct {
 	Workers int
 	// BatchMax is the most deliveries of one batch: 64 by default.
 	BatchMax int
+	// RestMax bounds how long a worker rests after a batch of several deliveries,
+	// unless enough wait for the next: 10 ms by default, less than 0 for not at all.
+	// It rests the longer, the busier the machine is, and saves commits.
+	RestMax time.Duration
 	// BackoffMin and BackoffMax bound the rest before a failed delivery is tried
 	// again: 100 ms doubling to 30 s by default.
 	BackoffMin, BackoffMax time.Duration
@@ -62,6 +66,9 @@ func (c FeedConfig) withDefaults() FeedConfig {
 	}
 	if c.BatchMax == 0 {
 		c.BatchMax = 64
+	}
+	if c.RestMax == 0 {
+		c.RestMax = 10 * time.Millisecond
 	}
 	if c.BackoffMin == 0 {
 		c.BackoffMin = 100 * time.Millisecond

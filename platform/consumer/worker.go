@@ -11,11 +11,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/countermand/countermand/platform/broker"
+	"github.com/countermand/countermand/platform/pace"
 	"github.com/countermand/countermand/platform/postgres"
 )
 
 // worker turns what arrives from some partitions into batches, one at a time.
-// It waits for nothing: a batch is what queued while the last one was committed.
+// A batch is what queued while the last one was committed, and while the worker
+// rested after it.
 type worker struct {
 	feed       *Feed
 	partitions []int
@@ -24,7 +26,12 @@ type worker struct {
 	order      []Source                     // sources with pending deliveries, longest waiting first
 	stalls     map[Source]stall
 	missed     map[Source]bool // sources with deliveries that were let go, to be read again
+	pace       pace.Pace
 }
+
+// restFactor was found with the benchmark checkout on two cores: compared with no
+// rest, batches were three times as large, and twice as large at half load.
+const restFactor = 3
 
 // stall is a source whose first pending delivery has failed.
 type stall struct {
@@ -37,6 +44,7 @@ func newWorker(f *Feed, partitions []int, positions map[Source]uint64) *worker {
 	w := &worker{
 		feed: f, partitions: partitions, positions: make(map[Source]uint64),
 		stalls: make(map[Source]stall),
+		pace:   pace.Pace{Factor: restFactor, Max: f.config.RestMax, Full: f.config.BatchMax / 2},
 	}
 	for source, offset := range positions {
 		if slices.Contains(partitions, source.Partition) {
@@ -100,9 +108,11 @@ func (w *worker) loop(ctx context.Context, arrived <-chan []broker.Delivery) err
 		if len(batch.Deliveries) == 0 {
 			continue
 		}
+		began := time.Now()
 		if err := w.process(ctx, batch); err != nil {
 			return err
 		}
+		w.pace.Ended(began, len(batch.Deliveries))
 		for source := range w.missed {
 			if len(w.pending[source]) == 0 {
 				return errMissed
@@ -111,7 +121,8 @@ func (w *worker) loop(ctx context.Context, arrived <-chan []broker.Delivery) err
 	}
 }
 
-// gather takes in what has arrived. It blocks only while nothing can be done.
+// gather takes in what has arrived. It blocks while nothing can be done, and
+// while it is too early for the next batch.
 func (w *worker) gather(ctx context.Context, arrived <-chan []broker.Delivery) error {
 	for {
 		if ctx.Err() != nil {
@@ -123,13 +134,17 @@ func (w *worker) gather(ctx context.Context, arrived <-chan []broker.Delivery) e
 			incoming = nil // enough in hand: let the readers, and so the broker, hold the rest
 		}
 		if ready > 0 {
-			select {
-			case deliveries := <-incoming:
-				w.add(deliveries)
-				continue
-			default:
-				return nil
+			rest := w.pace.Rest(ready)
+			if rest <= 0 {
+				select {
+				case deliveries := <-incoming:
+					w.add(deliveries)
+					continue
+				default:
+					return nil
+				}
 			}
+			wake = time.Now().Add(rest)
 		}
 		var timer <-chan time.Time // nil: no source is stalled
 		if !wake.IsZero() {

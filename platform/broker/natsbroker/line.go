@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nuid"
 
 	"github.com/countermand/countermand/platform/broker"
+	"github.com/countermand/countermand/platform/pace"
 )
 
 // line is the way into one stream. The server stores the batches of a stream one
@@ -22,8 +23,8 @@ type line struct {
 
 	mu      sync.Mutex
 	waiting []*parcel
-	busy    bool      // somebody leads
-	next    time.Time // when the next batch may begin, unless many messages wait
+	busy    bool // somebody leads
+	pace    pace.Pace
 }
 
 // parcel is what one call publishes. Its caller may leave it when its context
@@ -38,8 +39,7 @@ type parcel struct {
 }
 
 const (
-	// restFactor is how much longer than its last atomic batch took a line rests
-	// before the next. The time that a batch takes tells how busy the machine is.
+	// restFactor is how many times as long as its last atomic batch a line rests.
 	restFactor = 2
 	// full is how many messages make a batch worth its fixed cost at once.
 	full = 128
@@ -50,7 +50,7 @@ func (b *Broker) line(stream string) *line {
 	defer b.linesMu.Unlock()
 	l, ok := b.lines[stream]
 	if !ok {
-		l = &line{broker: b}
+		l = &line{broker: b, pace: pace.Pace{Factor: restFactor, Max: b.config.RestMax, Full: full}}
 		b.lines[stream] = l
 	}
 	return l
@@ -98,7 +98,7 @@ func (l *line) leave(p *parcel) bool {
 
 // lead sends one batch, the leader's parcel first, and gives the lead away.
 func (l *line) lead() {
-	l.pace()
+	l.rest()
 	l.mu.Lock()
 	parcels := l.take()
 	l.mu.Unlock()
@@ -107,7 +107,7 @@ func (l *line) lead() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if atomic {
-		l.next = time.Now().Add(min(restFactor*time.Since(began), l.broker.config.RestMax))
+		l.pace.Ended(began, lettersOf(parcels))
 	}
 	for _, p := range parcels[1:] {
 		p.turn <- false
@@ -118,18 +118,19 @@ func (l *line) lead() {
 	}
 }
 
-// pace waits, on a busy line, until the next batch is worth its fixed cost.
-func (l *line) pace() {
+// rest waits, on a busy line, until the next batch is worth its fixed cost.
+func (l *line) rest() {
 	l.mu.Lock()
-	n := 0
-	for _, p := range l.waiting {
+	rest := l.pace.Rest(lettersOf(l.waiting))
+	l.mu.Unlock()
+	time.Sleep(rest)
+}
+
+func lettersOf(parcels []*parcel) (n int) {
+	for _, p := range parcels {
 		n += len(p.letters)
 	}
-	rest := time.Until(l.next)
-	l.mu.Unlock()
-	if n < full && rest > 0 {
-		time.Sleep(rest)
-	}
+	return n
 }
 
 // take returns the parcels of the next batch, in the order in which they came. No

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/countermand/countermand/platform/broker"
+	"github.com/countermand/countermand/platform/pace"
 )
 
 // busy has the next leader of the topic's line wait for that long, so that others
@@ -17,7 +18,8 @@ func busy(b *Broker, rest time.Duration) *line {
 	l := b.line(streamName(topic.Domain()))
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.next = time.Now().Add(rest)
+	l.pace = pace.Pace{Factor: 1, Max: rest, Full: full}
+	l.pace.Ended(time.Now().Add(-rest), 2)
 	return l
 }
 
