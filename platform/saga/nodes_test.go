@@ -112,12 +112,21 @@ func TestNodes(t *testing.T) {
 		})
 	}
 	child := saga.Child[journey]{Name: "trip", Start: saga.Call(begin, func(journey) booking { return booking{Trip: "x"} }, nil)}
+	unheard := child
+	unheard.Retry = saga.Retry{Min: time.Minute, Attempts: 2}
+	twice := func(s *saga.Step[journey]) { s.Retry = saga.Retry{Attempts: 2} }
 	for name, test := range map[string]struct {
 		flow saga.Definition[journey]
 		play func(s *sagatest.Script)
 	}{
 		"parallel": {through(parallel, hop("d")), func(s *sagatest.Script) {
 			s.Start(journey{}).Reply("c", noted("c")).Reply("a", noted("a")).Reply("b", noted("b")).Reply("d", noted("d"))
+		}},
+		"step-without-answer-to-its-attempts": {through(hop("a"), hop("b", twice)), func(s *sagatest.Script) {
+			s.Start(journey{}).Reply("a", nil).Next().Next().Reply("b", nil).Reply("a", nil)
+		}},
+		"child-without-answer-to-its-attempts": {through(hop("a"), unheard), func(s *sagatest.Script) {
+			s.Start(journey{}).Reply("a", nil).Next().Next().Reply("trip", nil).Reply("a", nil)
 		}},
 		"parallel-undone": {through(parallel, hop("d")), func(s *sagatest.Script) {
 			s.Start(journey{}).Reply("c", noted("c")).Reply("a", noted("a")).Reject("b", "no")

@@ -65,6 +65,9 @@ const noAnswer events.Code = "no_answer"
 func (d *decision) giveUp(n *node, record *StepRecord) bool {
 	call := record.call()
 	message := fmt.Sprintf("no answer within %s", n.timeout)
+	if d.now.Before(call.Deadline) {
+		message = fmt.Sprintf("no answer after %d attempts", call.Attempts)
+	}
 	switch {
 	case call.Error != "":
 		message = "it kept failing: " + call.Error
