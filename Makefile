@@ -49,14 +49,18 @@ build: ## Compile the binaries into bin/
 CC_FOUND := $(shell command -v $${CC:-gcc} 2>/dev/null || command -v cc 2>/dev/null)
 RACE_FLAG := $(if $(and $(filter 1,$(RACE)),$(CC_FOUND)),-race)
 
+# Many packages wait for servers, outages and leases more than they compute, so
+# twice as many run at once as there are cores.
+AT_ONCE = -p $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
+
 .PHONY: test
 test: ## Run all tests, with a real PostgreSQL and NATS that it starts itself
 	@$(if $(filter 1,$(RACE)),$(if $(CC_FOUND),,echo 'No C compiler was found: the tests run WITHOUT the race detector.'),echo 'The tests run without the race detector, as asked.')
 	@echo 'Compiling and testing $(words $(MODULES)) modules: the first time takes several minutes, later ones less than 4.'
 	@go run ./platform/embedded/cmd/withpostgres -- bash -c '\
 		code=0; \
-		go test $(RACE_FLAG) -timeout 10m $(TEST_FLAGS) $(call packages,$(filter-out tests,$(MODULES))) || code=$$?; \
-		go test -count=1 -timeout 10m $(TEST_FLAGS) $(call packages,tests) || code=$$?; \
+		go test $(RACE_FLAG) $(AT_ONCE) -timeout 10m $(TEST_FLAGS) $(call packages,$(filter-out tests,$(MODULES))) || code=$$?; \
+		go test -count=1 $(AT_ONCE) -timeout 10m $(TEST_FLAGS) $(call packages,tests) || code=$$?; \
 		exit $$code'
 
 .PHONY: kafka
