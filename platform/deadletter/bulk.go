@@ -65,7 +65,7 @@ var ErrTimeUp = errors.New("the time of the order is up")
 // the oldest of each store first. begin is told how many there are before the
 // first, each of every one after it. Letters are selected once, at the start.
 //
-// The error is a [*Refusal] when nothing was done. Any other error ended it on the
+// The error is a [*RefusalError] when nothing was done. Any other error ended it on the
 // way, and what was told to each stands: give the order again with a new count.
 func RunBulk(ctx context.Context, stores []*Store, bulk Bulk, begin func(selected int), each func(BulkItem)) (BulkCount, error) {
 	var count BulkCount
@@ -136,7 +136,7 @@ func (s *Store) tell(ctx context.Context, id int64, bulk Bulk) (BulkItem, error)
 	}
 	item := BulkItem{ID: name(s.service, id), Outcome: BulkDone}
 	_, err := do(ctx, id, bulk.Order)
-	if refused, ok := errors.AsType[*Refusal](err); ok {
+	if refused, ok := errors.AsType[*RefusalError](err); ok {
 		item.Outcome, item.Code, item.Message = BulkRefused, refused.Code, refused.Message
 	} else if errors.Is(err, ErrNotFound) {
 		item.Outcome = BulkNotFound

@@ -103,13 +103,13 @@ type Filter struct {
 	DiedBefore    time.Time `json:"died_before,omitzero"`
 }
 
-// Refusal is an order that is not obeyed, for the reason that Code names.
-type Refusal struct{ Code, Message string }
+// RefusalError is an order that is not obeyed, for the reason that Code names.
+type RefusalError struct{ Code, Message string }
 
-func (r *Refusal) Error() string { return r.Code + ": " + r.Message }
+func (r *RefusalError) Error() string { return r.Code + ": " + r.Message }
 
 func refuse(code, format string, args ...any) error {
-	return &Refusal{code, fmt.Sprintf(format, args...)}
+	return &RefusalError{code, fmt.Sprintf(format, args...)}
 }
 
 // ErrNotFound means that there is no such letter, or not any more.
@@ -144,9 +144,9 @@ func structured(attributes, data []byte) json.RawMessage {
 	return text
 }
 
-// readable returns the attributes of what is no event.
+// readable returns what could be read of the attributes of what is no event.
 func readable(attributes []byte) map[string]string {
-	e, _ := events.ParseAttributes(attributes, nil) //nolint:errcheck // it is what could be read
+	e, _ := events.ParseAttributes(attributes, nil)
 	found := make(map[string]string)
 	for name, value := range map[string]string{
 		"id": e.ID, "source": e.Source, "type": e.Type, "subject": e.Subject, "datacontenttype": e.DataContentType,

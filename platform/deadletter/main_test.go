@@ -155,7 +155,7 @@ func (s *shop) redrive(l deadletter.Summary) {
 // wantRefused fails the test when err is not a refusal of that code.
 func wantRefused(t *testing.T, err error, code string) {
 	t.Helper()
-	if refused, ok := errors.AsType[*deadletter.Refusal](err); !ok || refused.Code != code {
+	if refused, ok := errors.AsType[*deadletter.RefusalError](err); !ok || refused.Code != code {
 		t.Errorf("error %v, want the refusal %s", err, code)
 	}
 }

@@ -2,6 +2,7 @@ package deadletter_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -9,11 +10,12 @@ import (
 	"github.com/countermand/countermand/platform/deadletter"
 )
 
-func states(letters []deadletter.Summary) (all string) {
-	for _, l := range letters {
-		all += string(l.State) + " "
+func states(letters []deadletter.Summary) string {
+	all := make([]string, len(letters))
+	for i, l := range letters {
+		all[i] = string(l.State)
 	}
-	return all
+	return strings.Join(all, " ")
 }
 
 func TestParkedKey(t *testing.T) {
@@ -26,7 +28,7 @@ func TestParkedKey(t *testing.T) {
 		s.send("other", "b1")
 		s.wantPainted("b1")
 		letters := s.letters(3)
-		if got := states(letters); got != "dead parked parked " || !letters[0].HoldsKey {
+		if got := states(letters); got != "dead parked parked" || !letters[0].HoldsKey {
 			t.Fatalf("letters are %s: %+v", got, letters[0])
 		}
 		second, err := s.store.Get(t.Context(), number(t, letters[1]))
@@ -66,7 +68,7 @@ func TestParkedKey(t *testing.T) {
 		s.wantPainted("a1", "a2")
 		letters := s.letters(2)
 		s.awaitState(number(t, letters[0]), deadletter.Dead, 0)
-		if got := states(s.letters(2)); got != "dead parked " {
+		if got := states(s.letters(2)); got != "dead parked" {
 			t.Errorf("letters are %s", got)
 		}
 		s.fail(nil, "a3")

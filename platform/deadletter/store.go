@@ -165,7 +165,7 @@ func (s *Store) log(ctx context.Context, tx pgx.Tx, id int64) (log []LogEntry, e
 		case "edit":
 			one.Before = structured(attributes, data)
 		case "handled":
-			end = fmt.Sprintf("it was handled at %s", one.At.UTC().Format(time.RFC3339))
+			end = "it was handled at " + one.At.UTC().Format(time.RFC3339)
 		case "discard":
 			end = fmt.Sprintf("it was discarded at %s by %s: %s", one.At.UTC().Format(time.RFC3339), one.By, one.Note)
 		}

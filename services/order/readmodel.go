@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
@@ -89,9 +90,13 @@ func (m *ReadModel) Run(ctx context.Context) error {
 			return nil
 		}
 	}
-	var pruning sync.WaitGroup
-	defer pruning.Wait()
-	pruning.Go(func() { m.pruneFromTimeToTime(ctx) })
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { m.pruneFromTimeToTime(ctx) })
+	redriver := consumer.NewRedriver(m.service.pool, m, consumer.RedriverConfig{
+		Name: readModelGroup, Topics: []events.Topic{shop.OrderPlaced.Topic()}, Logger: m.logger,
+	})
+	beside.Go(func() { _ = redriver.Run(ctx) }) // it returns nil
 	defer m.subscriber.Close()
 	if err := m.router.Run(ctx); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("read model of customers: %w", err)
@@ -115,7 +120,7 @@ func (m *ReadModel) handle(msg *message.Message) error {
 	defer span.End()
 	payload, err := fact.Payload(e)
 	if err == nil {
-		err = m.service.summarise(ctx, e, payload)
+		err = summarise(ctx, m.service.pool, e, payload)
 	}
 	switch {
 	case err == nil:
@@ -127,6 +132,40 @@ func (m *ReadModel) handle(msg *message.Message) error {
 		span.SetStatus(codes.Error, "failed")
 		return err
 	}
+}
+
+// Process implements [consumer.Processor] for the facts that were set aside and are
+// redriven.
+func (m *ReadModel) Process(ctx context.Context, batch *consumer.Batch) error {
+	return postgres.InTx(ctx, m.service.pool, func(tx pgx.Tx) error {
+		for i := range batch.Deliveries {
+			d := &batch.Deliveries[i]
+			attempt, last := batch.Attempt(i)
+			if attempt > summaryAttemptsMax {
+				batch.Bury(i, attempt-1, last)
+				continue
+			}
+			fact, known := facts[d.Event.Type]
+			err := d.Malformed
+			if err == nil && known {
+				var payload shop.OrderChanged
+				if payload, err = fact.Payload(&d.Event); err == nil {
+					err = summarise(ctx, tx, &d.Event, payload)
+				}
+			}
+			switch {
+			case err == nil:
+				batch.Done(i)
+			case d.Malformed != nil, errors.Is(err, events.ErrInvalid):
+				batch.Bury(i, attempt, consumer.Terminal(err))
+			default:
+				return err // which has failed the transaction
+			}
+		}
+		var positions pgx.Batch
+		batch.QueuePositions(&positions)
+		return tx.SendBatch(ctx, &positions).Close()
+	})
 }
 
 // setAside keeps a fact that cannot be counted among the dead letters. The next
@@ -182,8 +221,13 @@ var facts = map[string]events.Fact[shop.OrderChanged]{
 	shop.OrderCancelled.Type(): shop.OrderCancelled,
 }
 
+// executor is a pool or a transaction.
+type executor interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
 // summarise counts a fact in, once.
-func (s *Service) summarise(ctx context.Context, e *events.Event, o shop.OrderChanged) error {
+func summarise(ctx context.Context, db executor, e *events.Event, o shop.OrderChanged) error {
 	pending, confirmed, cancelled := int64(-1), int64(0), int64(0)
 	switch o.Status {
 	case statusPending:
@@ -197,7 +241,7 @@ func (s *Service) summarise(ctx context.Context, e *events.Event, o shop.OrderCh
 	}
 	// One statement, and so one transaction and one round trip: it does nothing for
 	// a fact that has been seen.
-	_, err := s.pool.Exec(ctx, `
+	_, err := db.Exec(ctx, `
 		with fresh as (
 			insert into customer_summary_seen (event_id) values ($1) on conflict do nothing returning 1
 		), counted as (
