@@ -146,12 +146,17 @@ func expected(cmd *cobra.Command, client *adminClient, filter admin.BulkFilter, 
 	if err != nil {
 		return 0, err
 	}
+	return confirmed(cmd, string(verb), "sagas", len(sagas), "look at them with saga list")
+}
+
+// confirmed has the operator type how many things an order is for.
+func confirmed(cmd *cobra.Command, verb, things string, count int, look string) (int, error) {
 	in := cmd.InOrStdin()
 	if in == os.Stdin && !term.IsTerminal(int(os.Stdin.Fd())) {
-		return 0, failure{wire.ExitUsage, fmt.Errorf("the flags select %d sagas, and nobody is there to confirm it", len(sagas)), fmt.Sprintf("look at them with saga list, then give --expect %d", len(sagas))}
+		return 0, failure{wire.ExitUsage, fmt.Errorf("the flags select %d %s, and nobody is there to confirm it", count, things), fmt.Sprintf("%s, then give --expect %d", look, count)}
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "%s %d sagas? Type the number to go on: ", verb, len(sagas))
-	return typed(cmd.Context(), in, len(sagas))
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s %d %s? Type the number to go on: ", verb, count, things)
+	return typed(cmd.Context(), in, count)
 }
 
 // typed reads the number that confirms an order.

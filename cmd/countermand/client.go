@@ -134,26 +134,28 @@ func problemOf(response *http.Response) error {
 	var problem admin.Problem
 	err := json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(&problem)
 	if err != nil || problem.Code == "" {
-		return failure{wire.ExitFailed, fmt.Errorf("the admin API answered %s", response.Status), "is --admin the admin listener of an engine?"}
+		return failure{wire.ExitFailed, fmt.Errorf("the admin API answered %s", response.Status), "is --admin the admin listener of a process that runs this?"}
 	}
 	f := failure{code: wire.ExitFailed, err: fmt.Errorf("%s: %s", problem.Code, problem.Detail)}
 	switch response.StatusCode {
 	case http.StatusNotFound:
 		f.code = exitNotFound
-	case http.StatusConflict, http.StatusPreconditionFailed:
+	case http.StatusConflict, http.StatusPreconditionFailed, http.StatusPreconditionRequired:
 		f.code = exitConflict
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		f.code = wire.ExitUsage
 	}
 	switch problem.Code {
 	case "revision_moved":
-		f.fix = "look at it again with: countermand saga get ID"
+		f.fix = "look at it again with: countermand saga get ID, or dlq show ID"
 	case "count_differs":
-		f.fix = "look at them again with: countermand saga list and the same flags"
+		f.fix = "look at them again with: countermand saga list, or dlq list, and the same flags"
 	case "schedule_exists":
 		f.fix = "replace it with --replace"
 	case "saga_running":
 		f.fix = "start another one with --force"
+	case "redriven_too_often":
+		f.fix = "redrive it all the same with --force"
 	case "past_pivot":
 		f.fix = "it only goes forward; see: countermand saga retry, skip, complete and abandon --help"
 	}

@@ -70,20 +70,27 @@ func (f *filterFlags) filter(now time.Time) (admin.BulkFilter, error) {
 		"created-after": {f.createdAfter, &out.CreatedAfter}, "created-before": {f.createdBefore, &out.CreatedBefore},
 		"updated-before": {f.untouchedSince, &out.UpdatedBefore},
 	} {
-		if at.text == "" {
-			continue
+		var err error
+		if *at.into, err = timeOrAge(flag, at.text, now); err != nil {
+			return out, err
 		}
-		if age, err := time.ParseDuration(at.text); err == nil {
-			*at.into = now.Add(-age).UTC().Truncate(time.Second)
-			continue
-		}
-		parsed, err := time.Parse(time.RFC3339, at.text)
-		if err != nil {
-			return out, failure{wire.ExitUsage, fmt.Errorf("--%s %q is no time", flag, at.text), "use an age such as 90m, or a time such as 2026-11-22T08:30:00Z"}
-		}
-		*at.into = parsed.UTC()
 	}
 	return out, nil
+}
+
+// timeOrAge parses a flag; empty is the zero time.
+func timeOrAge(flag, text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if age, err := time.ParseDuration(text); err == nil {
+		return now.Add(-age).UTC().Truncate(time.Second), nil
+	}
+	parsed, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return parsed, failure{wire.ExitUsage, fmt.Errorf("--%s %q is no time", flag, text), "use an age such as 90m, or a time such as 2026-11-22T08:30:00Z"}
+	}
+	return parsed.UTC(), nil
 }
 
 // query returns a filter as the list takes it.

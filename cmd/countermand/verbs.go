@@ -127,7 +127,7 @@ func sagaVerbCommand(client *adminClient, v verb) *cobra.Command {
 // signFlags tell who gives an order, and why.
 func signFlags(cmd *cobra.Command, by, reason *string) {
 	cmd.Flags().StringVar(by, "by", operatorName(), "who gives the order")
-	cmd.Flags().StringVar(reason, "reason", "", "why; it is kept in the saga's history (required)")
+	cmd.Flags().StringVar(reason, "reason", "", "why; it is kept with what was done (required)")
 }
 
 func operatorName() string {
@@ -140,7 +140,7 @@ func operatorName() string {
 // signed checks who and why.
 func signed(by, reason string) error {
 	if strings.TrimSpace(by) == "" || strings.TrimSpace(reason) == "" {
-		return failure{wire.ExitUsage, errors.New("an order needs --by and --reason"), "say why, for whoever reads the saga's history: --reason 'ticket 4711'"}
+		return failure{wire.ExitUsage, errors.New("an order needs --by and --reason"), "say why, for whoever reads it later: --reason 'ticket 4711'"}
 	}
 	return nil
 }
@@ -239,25 +239,25 @@ func readData(stdin io.Reader, text string) (json.RawMessage, error) {
 	return data, nil
 }
 
-// editState has the operator edit a state in an editor.
+// editState has the operator edit JSON in an editor.
 func editState(cmd *cobra.Command, state json.RawMessage) (json.RawMessage, error) {
 	editor := fallback(os.Getenv("VISUAL"), os.Getenv("EDITOR"))
 	if editor == "" {
-		return nil, failure{wire.ExitUsage, errors.New("there is no --data and no editor"), "set EDITOR, or give the state with --data @FILE"}
+		return nil, failure{wire.ExitUsage, errors.New("there is no --data and no editor"), "set EDITOR, or give a file with --data @FILE"}
 	}
 	var before bytes.Buffer
 	if err := json.Indent(&before, state, "", "  "); err != nil {
-		return nil, fmt.Errorf("state of the saga: %w", err)
+		return nil, fmt.Errorf("what is to be edited: %w", err)
 	}
 	before.WriteByte('\n')
-	file, err := os.CreateTemp("", "countermand-state-*.json")
+	file, err := os.CreateTemp("", "countermand-edit-*.json")
 	if err != nil {
-		return nil, fmt.Errorf("edit state: %w", err)
+		return nil, fmt.Errorf("edit: %w", err)
 	}
 	defer func() { _ = os.Remove(file.Name()) }()
 	_, err = file.Write(before.Bytes())
 	if err := errors.Join(err, file.Close()); err != nil {
-		return nil, fmt.Errorf("edit state: %w", err)
+		return nil, fmt.Errorf("edit: %w", err)
 	}
 	words := strings.Fields(editor) // such as "code --wait"
 	run := exec.CommandContext(cmd.Context(), words[0], append(words[1:], file.Name())...)
@@ -267,10 +267,10 @@ func editState(cmd *cobra.Command, state json.RawMessage) (json.RawMessage, erro
 	}
 	after, err := os.ReadFile(file.Name())
 	if err != nil {
-		return nil, fmt.Errorf("edit state: %w", err)
+		return nil, fmt.Errorf("edit: %w", err)
 	}
 	if bytes.Equal(after, before.Bytes()) {
-		return nil, failure{wire.ExitFailed, errors.New("the state was left as it is, so nothing was done"), ""}
+		return nil, failure{wire.ExitFailed, errors.New("it was left as it is, so nothing was done"), ""}
 	}
 	if !json.Valid(after) {
 		return nil, failure{wire.ExitFailed, errors.New("what you wrote is not JSON, so nothing was done"), ""}

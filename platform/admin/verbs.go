@@ -207,7 +207,7 @@ func (a *api) read(w http.ResponseWriter, r *http.Request, into any) bool {
 func (a *api) signed(w http.ResponseWriter, r *http.Request, by, reason string) bool {
 	switch {
 	case by == "" || reason == "":
-		refuse(w, r, http.StatusUnprocessableEntity, "reason_required", "by and reason tell who gives the order and why: they are kept in the saga's history")
+		refuse(w, r, http.StatusUnprocessableEntity, "reason_required", "by and reason tell who gives the order and why: they are kept with what was done")
 	case len(by) > byBytesMax || len(reason) > reasonBytesMax:
 		refuse(w, r, http.StatusUnprocessableEntity, "invalid_request", fmt.Sprintf("by has at most %d bytes, reason at most %d", byBytesMax, reasonBytesMax))
 	default:

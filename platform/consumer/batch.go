@@ -32,6 +32,12 @@ type Batch struct {
 	attempts map[Source]attempt // of the first delivery of a source
 
 	blameless bool // what failed is not to blame for it
+
+	parkKeys bool              // a dead letter holds its key
+	parked   map[asideKey]bool // keys that were held before
+	fresh    map[asideKey]bool // and those that are held since
+	aside    []aside
+	letter   *letterRef // set for a dead letter that is handled again
 }
 
 // NewBatch returns a batch of deliveries for the consumer of that name, whose
@@ -61,9 +67,13 @@ func (b *Batch) Attempt(i int) (number int, last error) {
 	return a.count + 1, a.last
 }
 
-// Skip reports that an earlier delivery of the same source has failed, so that
-// delivery i must wait for it.
-func (b *Batch) Skip(i int) bool {
+// Skip reports that delivery i is not to be handled: an earlier delivery of the
+// same source has failed, so that it must wait, or its key is parked, so that it
+// is set aside. Ask right before handling it.
+func (b *Batch) Skip(i int) bool { return b.waits(i) || b.behind(i) }
+
+// waits reports that an earlier delivery of the same source has failed.
+func (b *Batch) waits(i int) bool {
 	_, failed := b.failed[sourceOf(&b.Deliveries[i])]
 	return failed
 }
@@ -85,16 +95,22 @@ func (b *Batch) Restart() { b.reset() }
 
 func (b *Batch) reset() {
 	b.done, b.failed = make(map[Source]uint64), make(map[Source]error)
+	b.aside, b.fresh = b.aside[:0], nil
 }
 
-// QueuePositions adds the statement that moves the stored positions over what is
-// Done. It must run in the transaction of the effects; it fails the transaction
+// QueuePositions adds the statements that move the stored positions over what is
+// Done and store what was set aside. They must run in the transaction of the effects; they fail the transaction
 // when another process has moved one of them, see [IsFenced].
 func (b *Batch) QueuePositions(batch *pgx.Batch) {
+	if b.letter != nil {
+		b.queueLetter(batch)
+		return
+	}
 	n := len(b.done)
 	if n == 0 {
 		return
 	}
+	b.queueAside(batch)
 	if n == 1 {
 		b.queuePosition(batch)
 		return

@@ -152,7 +152,6 @@ type work struct {
 	inbox   inbox
 	out     []broker.Message // through the outbox
 	replies []broker.Message // from memory
-	dead    []deadLetter
 	// guarded says that the transaction holds the savepoint of an earlier delivery.
 	guarded bool
 	// groups wait to be handled together; held are their partition keys with the
@@ -193,14 +192,14 @@ func (w *work) deliver(ctx context.Context, i int) error {
 		w.bury(i, number, d.Malformed)
 		return nil //nolint:nilerr // it is set aside, and the batch goes on
 	case !known:
-		w.bury(i, number, fmt.Errorf("no handler for %s", d.Event.Type))
+		w.bury(i, number, fmt.Errorf("%w for %s", errNoHandler, d.Event.Type))
 		return nil
 	case number > w.config.AttemptsMax:
 		w.bury(i, number-1, last)
 		return nil
 	}
 	if err := events.Topic(d.Event.ReplyTo).Validate(); err != nil && d.Event.ReplyTo != "" {
-		w.bury(i, number, fmt.Errorf("reply to: %w", err))
+		w.bury(i, number, Terminal(fmt.Errorf("reply to: %w", err)))
 		return nil
 	}
 	e := &d.Event
@@ -412,6 +411,15 @@ func (w *work) conclude(ctx context.Context, i int, key [16]byte, status string,
 	return nil
 }
 
+// bury sets delivery i aside, with its story, and lets its source go on.
+func (w *work) bury(i, attempts int, reason error) {
+	d := &w.batch.Deliveries[i]
+	w.batch.Bury(i, attempts, reason)
+	w.config.Logger.Error("event became a dead letter", "consumer", w.config.Name, "topic", d.Topic,
+		"partition", d.Partition, "offset", d.Offset, "event_id", d.Event.ID, "event_type", d.Event.Type,
+		"saga_id", d.Event.CorrelationID, "attempts", attempts, "error", reason)
+}
+
 // clip bounds a text that is meant for people.
 func clip(text string) string {
 	const bytesMax = 1000
@@ -444,7 +452,6 @@ func (w *work) commit(ctx context.Context) error {
 		batch = pgx.Batch{}
 	}
 	w.inbox.queueFresh(&batch)
-	queueDeadLetters(&batch, w.config.Name, w.dead)
 	if err := outbox.Queue(&batch, w.out...); err != nil {
 		return err
 	}

@@ -54,6 +54,11 @@ type FeedConfig struct {
 	BackoffMin, BackoffMax time.Duration
 	// Balance is how often partitions are shared out anew: every second by default.
 	Balance time.Duration
+	// ParkKeys has later messages of a partition key wait behind a dead letter of it:
+	// they are set aside untried, and are handled in order once it was redriven or
+	// discarded. Keep it off for commands of sagas: their key is the saga, whose
+	// compensation would wait as well.
+	ParkKeys bool
 	// ProcessTimeout bounds one batch: 30 s by default.
 	ProcessTimeout time.Duration
 	Logger         *slog.Logger
@@ -86,6 +91,11 @@ func (c FeedConfig) withDefaults() FeedConfig {
 		c.Logger = slog.Default()
 	}
 	return c
+}
+
+// backoff returns how long a delivery that failed rests, by how often it has.
+func (c FeedConfig) backoff(rests int) time.Duration {
+	return min(c.BackoffMax, c.BackoffMin<<min(rests-1, 16))
 }
 
 // Feed reads topics for one consumer and hands batches to its processor. Run as
@@ -221,6 +231,21 @@ func (f *Feed) watch(ctx context.Context, division *share.Division) error {
 			return errRebalance
 		}
 	}
+}
+
+// redriver returns what handles dead letters of those partitions again.
+func (f *Feed) redriver(partitions []int, attempt func(context.Context, *Batch) error) *redriver {
+	r := &redriver{
+		pool: f.pool, name: f.config.Name, attempt: attempt, backoff: f.config.backoff, metrics: &f.metrics, log: f.config.Logger,
+		stalls: make(map[int64]stall), partitions: make([]int32, 0, len(partitions)),
+	}
+	for _, topic := range f.config.Topics {
+		r.topics = append(r.topics, string(topic))
+	}
+	for _, partition := range partitions {
+		r.partitions = append(r.partitions, int32(partition))
+	}
+	return r
 }
 
 // readers opens a reader per topic on those partitions.

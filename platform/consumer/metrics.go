@@ -6,6 +6,8 @@ import "github.com/prometheus/client_golang/prometheus"
 type feedMetrics struct {
 	handled, failures, splits prometheus.Counter
 	batches, seconds, delay   prometheus.Histogram
+	dead, redriven            *prometheus.CounterVec
+	parked                    prometheus.Gauge
 }
 
 func newFeedMetrics(name string) feedMetrics {
@@ -16,7 +18,15 @@ func newFeedMetrics(name string) feedMetrics {
 	histogram := func(metric, help string, buckets []float64) prometheus.Histogram {
 		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: metric, Help: help, ConstLabels: labels, Buckets: buckets})
 	}
+	vector := func(metric, help, label string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: metric, Help: help, ConstLabels: labels}, []string{label})
+	}
 	return feedMetrics{
+		dead:     vector("countermand_consumer_dead_letters_total", "Events that became dead letters.", "reason"),
+		redriven: vector("countermand_consumer_redriven_total", "Dead letters that were handled again, by what became of them.", "outcome"),
+		parked: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "countermand_consumer_parked_keys", Help: "Partition keys held by a dead letter.", ConstLabels: labels,
+		}),
 		handled:  counter("countermand_consumer_handled_total", "Deliveries handled and committed."),
 		failures: counter("countermand_consumer_failures_total", "Deliveries that failed and are tried again."),
 		splits:   counter("countermand_consumer_splits_total", "Batches whose transaction failed and was split."),
@@ -27,5 +37,5 @@ func newFeedMetrics(name string) feedMetrics {
 }
 
 func (m feedMetrics) register(r prometheus.Registerer) {
-	r.MustRegister(m.handled, m.failures, m.splits, m.batches, m.seconds, m.delay)
+	r.MustRegister(m.handled, m.failures, m.splits, m.batches, m.seconds, m.delay, m.dead, m.redriven, m.parked)
 }

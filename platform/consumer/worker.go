@@ -27,6 +27,8 @@ type worker struct {
 	stalls     map[Source]stall
 	missed     map[Source]bool // sources with deliveries that were let go, to be read again
 	pace       pace.Pace
+	letters    *redriver
+	lookAt     time.Time // when to look for dead letters that are due
 }
 
 // restFactor was found with the benchmark checkout on two cores: compared with no
@@ -51,12 +53,17 @@ func newWorker(f *Feed, partitions []int, positions map[Source]uint64) *worker {
 			w.positions[source] = offset
 		}
 	}
+	w.letters = f.redriver(partitions, w.attempt)
 	return w
 }
 
 // run reads and processes until ctx ends (nil) or the positions it works from
 // can no longer be trusted (an error).
 func (w *worker) run(ctx context.Context) error {
+	// Before the first batch it must be known which keys are parked.
+	if _, err := w.letters.look(ctx); err != nil {
+		return err
+	}
 	for {
 		if err := w.read(ctx); !errors.Is(err, errMissed) {
 			return err
@@ -101,6 +108,9 @@ func (w *worker) read(ctx context.Context) error {
 
 func (w *worker) loop(ctx context.Context, arrived <-chan []broker.Delivery) error {
 	for {
+		if err := w.redrive(ctx); err != nil {
+			return err
+		}
 		if err := w.gather(ctx, arrived); err != nil {
 			return err
 		}
@@ -119,6 +129,22 @@ func (w *worker) loop(ctx context.Context, arrived <-chan []broker.Delivery) err
 			}
 		}
 	}
+}
+
+// redrive looks for dead letters that are due, from time to time.
+func (w *worker) redrive(ctx context.Context) error {
+	now := time.Now()
+	if w.lookAt.After(now) {
+		return nil
+	}
+	more, err := w.letters.pass(ctx)
+	if err != nil {
+		return err
+	}
+	if !more {
+		w.lookAt = now.Add(w.feed.config.Balance)
+	}
+	return nil
 }
 
 // gather takes in what has arrived. It blocks while nothing can be done, and
@@ -146,14 +172,16 @@ func (w *worker) gather(ctx context.Context, arrived <-chan []broker.Delivery) e
 			}
 			wake = time.Now().Add(rest)
 		}
-		var timer <-chan time.Time // nil: no source is stalled
-		if !wake.IsZero() {
-			timer = time.After(time.Until(wake))
+		if wake.IsZero() || w.lookAt.Before(wake) {
+			wake = w.lookAt
 		}
 		select {
 		case deliveries := <-incoming:
 			w.add(deliveries)
-		case <-timer:
+		case <-time.After(time.Until(wake)):
+			if !w.lookAt.After(time.Now()) {
+				return nil
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -197,7 +225,10 @@ func (w *worker) ready() (deliveries int, wake time.Time) {
 
 // next builds a batch from the sources that are not stalled, round after round.
 func (w *worker) next(limit int) *Batch {
-	b := &Batch{consumer: w.feed.config.Name, before: w.positions, attempts: make(map[Source]attempt)}
+	b := &Batch{
+		consumer: w.feed.config.Name, before: w.positions, attempts: make(map[Source]attempt),
+		parkKeys: w.feed.config.ParkKeys, parked: w.letters.parked,
+	}
 	b.reset()
 	now := time.Now()
 	for _, source := range w.order {
@@ -239,10 +270,13 @@ func (w *worker) process(ctx context.Context, batch *Batch) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if batch.Skip(i) {
+		if batch.waits(i) {
 			continue
 		}
-		one := &Batch{Deliveries: batch.Deliveries[i : i+1], consumer: batch.consumer, before: w.positions, attempts: batch.attempts}
+		one := &Batch{
+			Deliveries: batch.Deliveries[i : i+1], consumer: batch.consumer, before: w.positions, attempts: batch.attempts,
+			parkKeys: batch.parkKeys, parked: w.letters.parked,
+		}
 		one.reset()
 		switch err := w.attempt(ctx, one); {
 		case err == nil:
@@ -254,7 +288,7 @@ func (w *worker) process(ctx context.Context, batch *Batch) error {
 				return err
 			}
 		}
-		if one.Skip(0) {
+		if one.waits(0) {
 			batch.Fail(i, nil) // those behind it wait
 		}
 		delete(batch.attempts, sourceOf(&batch.Deliveries[i]))
@@ -314,6 +348,14 @@ func lost(err error) bool {
 
 // settle moves positions and pending deliveries on by what the batch has done.
 func (w *worker) settle(batch *Batch) {
+	for key := range batch.fresh {
+		w.letters.parked[key] = true
+	}
+	for _, a := range batch.aside {
+		if a.err != nil {
+			w.feed.metrics.dead.WithLabelValues(reasonOf(&batch.Deliveries[a.i], a.err)).Inc()
+		}
+	}
 	for source, offset := range batch.done {
 		w.positions[source] = offset
 		delete(w.stalls, source)
@@ -334,7 +376,7 @@ func (w *worker) settle(batch *Batch) {
 		if batch.blameless {
 			count = before.count
 		}
-		rest := min(w.feed.config.BackoffMax, w.feed.config.BackoffMin<<min(rests-1, 16))
+		rest := w.feed.config.backoff(rests)
 		w.stalls[source] = stall{attempt{count, err}, rests, time.Now().Add(rest)}
 		w.feed.metrics.failures.Inc()
 		first := w.pending[source][0]

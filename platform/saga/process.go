@@ -81,7 +81,10 @@ func (e *Engine) process(ctx context.Context, batch *consumer.Batch, trustStarts
 			continue
 		}
 		if reason != nil {
-			consumer.QueueDeadLetter(&out, ConsumerName, d, min(number, attemptsMax), reason)
+			if number < attemptsMax { // the same answer for ever
+				reason = consumer.Terminal(reason)
+			}
+			batch.Bury(i, min(number, attemptsMax), reason)
 			t.verdicts["dead"]++
 			e.config.Logger.ErrorContext(ctx, "event became a dead letter", "consumer", ConsumerName, "topic", d.Topic,
 				"offset", d.Offset, "event_id", d.Event.ID, "event_type", d.Event.Type, "saga_id", d.Event.CorrelationID, "error", reason)

@@ -62,7 +62,9 @@ func (s *Service) ReadModel(b broker.Broker, logger *slog.Logger) (*ReadModel, e
 		service: s, broker: b, router: router, logger: logger,
 		tracer: otel.Tracer("github.com/countermand/countermand/services/order"),
 	}
-	m.summaries = postgres.NewBatcher(summariesMax, summariesTimeout, s.summarise)
+	m.summaries = postgres.NewBatcher(summariesMax, summariesTimeout, func(ctx context.Context, facts []summed) ([]struct{}, error) {
+		return make([]struct{}, len(facts)), summarise(ctx, s.pool, facts...)
+	})
 	m.subscriber = watermillbroker.NewSubscriber(b, watermillbroker.SubscriberConfig{
 		Group: readModelGroup, Logger: logger,
 		Malformed: func(ctx context.Context, d broker.Delivery) error { return m.setAside(ctx, d, 1, d.Malformed) },
@@ -91,9 +93,13 @@ func (m *ReadModel) Run(ctx context.Context) error {
 			return nil
 		}
 	}
-	var pruning sync.WaitGroup
-	defer pruning.Wait()
-	pruning.Go(func() { m.pruneFromTimeToTime(ctx) })
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { m.pruneFromTimeToTime(ctx) })
+	redriver := consumer.NewRedriver(m.service.pool, m, consumer.RedriverConfig{
+		Name: readModelGroup, Topics: []events.Topic{shop.OrderPlaced.Topic()}, Logger: m.logger,
+	})
+	beside.Go(func() { _ = redriver.Run(ctx) }) // it returns nil
 	defer m.subscriber.Close()
 	if err := m.router.Run(ctx); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("read model of customers: %w", err)
@@ -129,6 +135,44 @@ func (m *ReadModel) handle(msg *message.Message) error {
 		span.SetStatus(codes.Error, "failed")
 		return err
 	}
+}
+
+// Process implements [consumer.Processor] for the facts that were set aside and are
+// redriven.
+func (m *ReadModel) Process(ctx context.Context, batch *consumer.Batch) error {
+	return postgres.InTx(ctx, m.service.pool, func(tx pgx.Tx) error {
+		for i := range batch.Deliveries {
+			d := &batch.Deliveries[i]
+			attempt, last := batch.Attempt(i)
+			if attempt > summaryAttemptsMax {
+				batch.Bury(i, attempt-1, last)
+				continue
+			}
+			contract, known := counted[d.Event.Type]
+			err := d.Malformed
+			if err == nil && known {
+				var payload shop.OrderChanged
+				var fact summed
+				if payload, err = contract.Payload(&d.Event); err == nil {
+					fact, err = summaryOf(&d.Event, payload)
+				}
+				if err == nil {
+					err = summarise(ctx, tx, fact)
+				}
+			}
+			switch {
+			case err == nil:
+				batch.Done(i)
+			case d.Malformed != nil, errors.Is(err, events.ErrInvalid):
+				batch.Bury(i, attempt, consumer.Terminal(err))
+			default:
+				return err // which has failed the transaction
+			}
+		}
+		var positions pgx.Batch
+		batch.QueuePositions(&positions)
+		return tx.SendBatch(ctx, &positions).Close()
+	})
 }
 
 // setAside keeps a fact that cannot be counted among the dead letters. The next

@@ -8,6 +8,8 @@ import (
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/events/shop"
 	"github.com/countermand/countermand/platform/broker"
+	"github.com/countermand/countermand/platform/consumer/consumertest"
+	"github.com/countermand/countermand/platform/deadletter"
 )
 
 // follow runs the read model.
@@ -78,6 +80,26 @@ func TestReadModelSetsAsideWhatItCannotCount(t *testing.T) {
 	r.follow()
 	r.Await(1, "select count(*) from customer_summary where customer = 'ada' and pending = 1")
 	r.Await(2, "select count(*) from dead_letter where consumer = 'order-customers' and attempts = 1")
+
+	// An operator mends one, and has it counted after all.
+	letters := deadletter.NewStore("order", r.Pool)
+	all, err := letters.List(t.Context(), deadletter.Filter{Error: "lost"}, 0, 10)
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	_, number, _ := deadletter.ParseID(all[0].ID)
+	order := deadletter.Order{By: "eve", Reason: "a typo"}
+	if _, err := letters.Edit(t.Context(), number, r.fact(shop.OrderPlaced, id, "grace", "pending", 0), order); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := letters.Redrive(t.Context(), number, order); err != nil {
+		t.Fatal(err)
+	}
+	r.Await(1, "select count(*) from customer_summary where customer = 'grace' and pending = 1")
+	r.Await(1, "select count(*) from dead_letter_log where verb = 'handled'")
+	if n := consumertest.Read[int](r.Rig, "select count(*) from dead_letter"); n != 1 {
+		t.Errorf("%d letters are left", n)
+	}
 }
 
 func TestReadModelForgetsOldFacts(t *testing.T) {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/events/shop"
 )
@@ -30,8 +32,8 @@ type summed struct {
 	order                         shop.OrderChanged
 }
 
-// count adds a fact to the summary of its customer, once.
-func (m *ReadModel) count(ctx context.Context, e *events.Event, o shop.OrderChanged) error {
+// summaryOf returns what a fact adds.
+func summaryOf(e *events.Event, o shop.OrderChanged) (summed, error) {
 	fact := summed{id: e.Source + " " + e.ID, order: o}
 	switch o.Status {
 	case statusPending:
@@ -41,19 +43,34 @@ func (m *ReadModel) count(ctx context.Context, e *events.Event, o shop.OrderChan
 	case statusCancelled:
 		fact.pending, fact.cancelled = -1, 1
 	default:
-		return fmt.Errorf("%w: order fact with status %q", events.ErrInvalid, o.Status)
+		return fact, fmt.Errorf("%w: order fact with status %q", events.ErrInvalid, o.Status)
 	}
-	if _, err := m.summaries.Do(ctx, fact); err != nil {
+	return fact, nil
+}
+
+// count adds a fact to the summary of its customer, once, by a statement that it
+// shares with those that arrive together.
+func (m *ReadModel) count(ctx context.Context, e *events.Event, o shop.OrderChanged) error {
+	fact, err := summaryOf(e, o)
+	if err == nil {
+		_, err = m.summaries.Do(ctx, fact)
+	}
+	if err != nil {
 		return fmt.Errorf("count %s of order %s: %w", e.Type, o.OrderID, err)
 	}
 	return nil
+}
+
+// executor is a pool or a transaction.
+type executor interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
 // summarise counts facts in one statement, and so in one transaction and one
 // round trip, whose price the facts share: there are two of them to each order.
 // It does nothing for a fact that has been seen. Rows change in the order of
 // their keys, so that two processes do not wait for each other.
-func (s *Service) summarise(ctx context.Context, facts []summed) ([]struct{}, error) {
+func summarise(ctx context.Context, db executor, facts ...summed) error {
 	var (
 		n                             = len(facts)
 		ids, customers, currencies    = make([]string, n), make([]string, n), make([]string, n)
@@ -64,7 +81,7 @@ func (s *Service) summarise(ctx context.Context, facts []summed) ([]struct{}, er
 		ids[i], customers[i], currencies[i], totals[i] = fact.id, fact.order.Customer, fact.order.Currency, fact.order.Total
 		pending[i], confirmed[i], cancelled[i] = fact.pending, fact.confirmed, fact.cancelled
 	}
-	_, err := s.pool.Exec(ctx, `
+	_, err := db.Exec(ctx, `
 		with fact as (
 			select distinct on (event_id) *
 			from unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[])
@@ -86,5 +103,5 @@ func (s *Service) summarise(ctx context.Context, facts []summed) ([]struct{}, er
 		group by customer, currency order by customer, currency
 		on conflict (customer, currency) do update set spent = s.spent + excluded.spent`,
 		ids, customers, pending, confirmed, cancelled, currencies, totals)
-	return make([]struct{}, n), err
+	return err
 }

@@ -8,18 +8,22 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/pb33f/libopenapi"
 	validator "github.com/pb33f/libopenapi-validator"
 	"github.com/pb33f/libopenapi-validator/errors"
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/admin"
+	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/consumer"
+	"github.com/countermand/countermand/platform/deadletter"
 	"github.com/countermand/countermand/platform/embedded/embeddedtest"
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/postgres"
@@ -91,6 +95,25 @@ func holds(name string) saga.Step[leg] {
 	}
 }
 
+// verbs are the colons of paths that the validator is given as slashes.
+var verbs = regexp.MustCompile("(s/[^/:]+):")
+
+// bury makes dead letters, one of an event and one of what is none.
+func bury(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	event, err := hold.New("e1", "/test", leg{"a"}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	event.PartitionKey = "k"
+	var batch pgx.Batch
+	consumer.QueueDeadLetter(&batch, "shop", &broker.Delivery{Topic: hold.Topic(), Offset: 1, StoredAt: time.Now(), Event: event}, 3, io.EOF)
+	consumer.QueueDeadLetter(&batch, "shop", &broker.Delivery{Topic: hold.Topic(), Offset: 2, Event: events.Event{Data: []byte{0}}, Malformed: io.EOF}, 1, io.EOF)
+	if err := pool.SendBatch(t.Context(), &batch).Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Whatever the API is asked, its answer is as the document says.
 func TestAnswersAreAsTheDocumentSays(t *testing.T) {
 	// The validator takes {id}:pause for an {id}, so it is given both the document and
@@ -126,6 +149,11 @@ func TestAnswersAreAsTheDocumentSays(t *testing.T) {
 	mux := http.NewServeMux()
 	admin.Register(mux, admin.Config{Reader: saga.NewReader(pool), Operator: engine, Logger: slog.New(slog.DiscardHandler)})
 
+	messaging := new(admin.Messaging)
+	messaging.AddDeadLetters(deadletter.NewStore("shop", pool))
+	admin.RegisterMessaging(mux, messaging, slog.New(slog.DiscardHandler))
+	bury(t, pool)
+
 	const signed = `"by":"ada","reason":"a test"`
 	for _, ask := range []struct {
 		method, path, body string
@@ -159,6 +187,21 @@ func TestAnswersAreAsTheDocumentSays(t *testing.T) {
 		{http.MethodGet, "/admin/v1/definitions/trip", "", 200},
 		{http.MethodGet, "/admin/v1/definitions/none", "", 404},
 		{http.MethodGet, "/admin/v1/definitions/trip/graph", "", 200},
+		{http.MethodGet, "/admin/v1/dead-letters?service=shop&state=dead&limit=1", "", 200},
+		{http.MethodGet, "/admin/v1/dead-letters?state=sleepy", "", 400},
+		{http.MethodGet, "/admin/v1/dead-letters?service=none", "", 404},
+		{http.MethodGet, "/admin/v1/dead-letters:groups", "", 200},
+		{http.MethodGet, "/admin/v1/dead-letters/shop.1", "", 200},
+		{http.MethodGet, "/admin/v1/dead-letters/shop.2", "", 200},
+		{http.MethodGet, "/admin/v1/dead-letters/shop.77", "", 404},
+		{http.MethodGet, "/admin/v1/dead-letters/none.1", "", 404},
+		{http.MethodPost, "/admin/v1/dead-letters/shop.1:edit", `{` + signed + `,"data":{"car":"z"}}`, 428},
+		{http.MethodPost, "/admin/v1/dead-letters/shop.1:redrive?dry_run=true", `{` + signed + `}`, 200},
+		{http.MethodPost, "/admin/v1/dead-letters/shop.1:redrive", `{` + signed + `}`, 200},
+		{http.MethodPost, "/admin/v1/dead-letters/shop.1:redrive", `{` + signed + `}`, 409},
+		{http.MethodPost, "/admin/v1/dead-letters:bulk", `{` + signed + `,"verb":"redrive","filter":{},"expected_count":7}`, 409},
+		{http.MethodPost, "/admin/v1/dead-letters/shop.2:discard", `{` + signed + `}`, 200},
+		{http.MethodGet, "/admin/v1/dead-letters/shop.2", "", 404},
 	} {
 		request := httptest.NewRequest(ask.method, ask.path, strings.NewReader(ask.body))
 		if ask.body != "" {
@@ -171,7 +214,7 @@ func TestAnswersAreAsTheDocumentSays(t *testing.T) {
 			t.Errorf("%s is answered %d %s, want %d", what, recorder.Code, recorder.Body, ask.status)
 			continue
 		}
-		request.URL.Path = strings.Replace(request.URL.Path, id+":", id+"/", 1)
+		request.URL.Path = verbs.ReplaceAllString(request.URL.Path, "$1/")
 		response := recorder.Result()
 		response.Body = io.NopCloser(bytes.NewReader(recorder.Body.Bytes()))
 		_, faults := v.ValidateHttpResponse(request, response)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/countermand/countermand/platform/admin"
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/telemetry"
 )
@@ -25,6 +26,7 @@ type Process struct {
 	Telemetry *telemetry.Telemetry
 	Admin     *http.ServeMux
 	Version   string
+	Messaging *admin.Messaging // of the roles, on Admin
 	// Broker is that of all roles; nil: each makes its own.
 	Broker broker.Broker
 
@@ -48,8 +50,10 @@ func NewProcess(ctx context.Context, service, version string, logger *slog.Logge
 	}
 	p := &Process{
 		Logger: logger, Registry: telemetry.NewRegistry(), Health: telemetry.NewHealth(logger), Telemetry: tracing, Version: version,
+		Messaging: new(admin.Messaging),
 	}
 	p.Admin = telemetry.NewAdminMux(p.Registry, p.Health, version)
+	admin.RegisterMessaging(p.Admin, p.Messaging, logger)
 	return p, nil
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/consumer"
+	"github.com/countermand/countermand/platform/deadletter"
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/postgres"
 	"github.com/countermand/countermand/platform/saga"
@@ -118,6 +119,9 @@ func openPool(l lifecycle, config Config, process *Process) (*pgxpool.Pool, erro
 			pool.Close()
 			return nil, err
 		}
+	}
+	if config.Role != Gateway { // which has no consumer
+		process.Messaging.AddDeadLetters(deadletter.NewStore(config.Role, pool))
 	}
 	process.Health.Add("postgres/"+config.Role, pool.Ping)
 	l.Hooks.Append(fx.StopHook(pool.Close))

@@ -41,6 +41,10 @@ type Config struct {
 	Handlers func(r *Rig) []consumer.Handler
 	// AttemptsMax is how often a delivery is tried: 2 by default.
 	AttemptsMax int
+	// ParkKeys is that of the feed.
+	ParkKeys bool
+	// Idle starts no feed: the test runs its own, of [Rig.NewFeed].
+	Idle bool
 }
 
 // Rig is a service that obeys commands until the test ends. It is for the test's
@@ -53,6 +57,7 @@ type Rig struct {
 	Logger *slog.Logger // writes to the test's output
 
 	name     string
+	parkKeys bool
 	commands *consumer.Commands
 	replies  broker.Reader
 	early    map[string][]events.Event // replies that nobody has asked for yet, by command
@@ -61,7 +66,7 @@ type Rig struct {
 // New starts a rig on a database and a broker of its own.
 func New(t *testing.T, config Config) *Rig {
 	t.Helper()
-	r := &Rig{T: t, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), name: config.Name, early: make(map[string][]events.Event)}
+	r := &Rig{T: t, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), name: config.Name, parkKeys: config.ParkKeys, early: make(map[string][]events.Event)}
 	var err error
 	if r.Pool, err = postgres.Open(t.Context(), postgres.Config{URL: embeddedtest.Postgres(t), Params: consumer.SessionParams(), MaxConns: 40}); err != nil {
 		t.Fatal(err)
@@ -101,21 +106,29 @@ func New(t *testing.T, config Config) *Rig {
 	}
 	t.Cleanup(r.replies.Close)
 	r.Run(r.Relay.Run, replies.Run)
-	r.Feed()
+	if !config.Idle {
+		r.Feed()
+	}
 	return r
 }
 
 // Feed runs one more process's share of the work.
 func (r *Rig) Feed() {
 	r.T.Helper()
+	r.Run(r.NewFeed().Run)
+}
+
+// NewFeed returns the feed of one more process, which is not running.
+func (r *Rig) NewFeed() *consumer.Feed {
+	r.T.Helper()
 	feed, err := consumer.NewFeed(r.Pool, r.Broker, r.commands, consumer.FeedConfig{
 		Name: r.name, Topics: r.commands.Topics(),
-		BackoffMin: time.Millisecond, Balance: 50 * time.Millisecond, Logger: r.Logger,
+		BackoffMin: time.Millisecond, Balance: 50 * time.Millisecond, ParkKeys: r.parkKeys, Logger: r.Logger,
 	})
 	if err != nil {
 		r.T.Fatal(err)
 	}
-	r.Run(feed.Run)
+	return feed
 }
 
 // Run runs those loops until the test ends, and fails it when one fails.

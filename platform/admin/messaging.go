@@ -1,0 +1,103 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/countermand/countermand/platform/deadletter"
+	"github.com/countermand/countermand/platform/postgres"
+)
+
+// Messaging is the dead letters and outboxes that an admin listener shows: those of
+// the roles in its process. It is safe for concurrent use; roles add theirs as they
+// start.
+type Messaging struct {
+	mu      sync.Mutex
+	letters []*deadletter.Store // by service
+}
+
+// AddDeadLetters adds the dead letters of a service.
+func (m *Messaging) AddDeadLetters(store *deadletter.Store) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.letters = append(slices.Clone(m.letters), store) // readers may hold the old one
+	slices.SortFunc(m.letters, func(a, b *deadletter.Store) int { return strings.Compare(a.Service(), b.Service()) })
+}
+
+// stores returns the dead letters of one service, or of all.
+func (m *Messaging) stores(service string) []*deadletter.Store {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if service == "" {
+		return m.letters
+	}
+	at := slices.IndexFunc(m.letters, func(s *deadletter.Store) bool { return s.Service() == service })
+	if at < 0 {
+		return nil
+	}
+	return m.letters[at : at+1]
+}
+
+// RegisterMessaging adds the dead letters to mux:
+//
+//	GET  /admin/v1/dead-letters            list, by service, newest first
+//	GET  /admin/v1/dead-letters:groups     how many there are of a kind
+//	GET  /admin/v1/dead-letters/{id}       one letter with its event and its log
+//	POST /admin/v1/dead-letters/{id}:VERB  redrive, discard, edit
+//	POST /admin/v1/dead-letters:bulk       redrive or discard all that a filter selects
+func RegisterMessaging(mux *http.ServeMux, messaging *Messaging, logger *slog.Logger) {
+	a := &messagingAPI{api: api{logger: logger}, messaging: messaging}
+	handle := func(pattern string, handler http.HandlerFunc) { mux.Handle(pattern, guard(handler)) }
+	handle("GET /admin/v1/dead-letters", a.list)
+	handle("GET /admin/v1/dead-letters:groups", a.groups)
+	handle("GET /admin/v1/dead-letters/{id}", a.get)
+	handle("POST /admin/v1/dead-letters/{target}", a.order)
+	handle("POST /admin/v1/dead-letters:bulk", a.bulk)
+}
+
+type messagingAPI struct {
+	api
+	messaging *Messaging
+}
+
+// letterStatuses are those of the codes of orders about dead letters that are refused.
+var letterStatuses = map[string]int{
+	"reason_required":       http.StatusUnprocessableEntity,
+	"invalid_verb":          http.StatusUnprocessableEntity,
+	"invalid_event":         http.StatusUnprocessableEntity,
+	"revision_moved":        http.StatusPreconditionFailed,
+	"dead_letter_parked":    http.StatusConflict,
+	"already_redriving":     http.StatusConflict,
+	"redriven_too_often":    http.StatusConflict,
+	"count_differs":         http.StatusConflict,
+	"too_many_dead_letters": http.StatusConflict,
+}
+
+// fail answers with the problem that an error is.
+func (a *messagingAPI) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if refused, ok := errors.AsType[*deadletter.RefusalError](err); ok {
+		status, known := letterStatuses[refused.Code]
+		if !known {
+			status = http.StatusConflict
+		}
+		refuse(w, r, status, refused.Code, refused.Message)
+		return
+	}
+	switch {
+	case errors.Is(err, deadletter.ErrNotFound):
+		refuse(w, r, http.StatusNotFound, "dead_letter_not_found", err.Error())
+	case errors.Is(err, postgres.ErrCommitUnknown):
+		a.logger.ErrorContext(r.Context(), "admin request failed", "path", r.URL.Path, "error", err)
+		refuse(w, r, http.StatusServiceUnavailable, "outcome_unknown", "the database was lost while it was asked: look before giving the order again")
+	default:
+		if !errors.Is(err, context.Canceled) {
+			a.logger.ErrorContext(r.Context(), "admin request failed", "path", r.URL.Path, "error", err)
+		}
+		refuse(w, r, http.StatusServiceUnavailable, "store_unavailable", "the service's database did not answer; see the log")
+	}
+}
