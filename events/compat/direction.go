@@ -20,7 +20,7 @@ type direction struct {
 	// fresh: the writer is this version, so it is the writer that can be mended.
 	fresh bool
 	found []Violation
-	seen   map[string]bool // pairs of references that are being compared
+	seen  map[string]bool // pairs of references that are being compared
 }
 
 // side is one of the two versions.
