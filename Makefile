@@ -154,13 +154,20 @@ bench-peers: ## Run checkout-3 on this engine, DBOS and River, on one Postgres, 
 	@cd tests/bench/peers && GOWORK=off go run -mod=mod . $(ARGS)
 
 .PHONY: contract
-contract: ## Check the OpenAPI document of the admin API, and answers against it
+contract: asyncapi ## Check the OpenAPI document of the admin API, answers against it, and the AsyncAPI documents
 	@cd tests/contract && GOWORK=off go test ./...
 
+.PHONY: asyncapi
+asyncapi: ## Check the AsyncAPI documents with the official parser; needs Node.js 18 and npm
+	@command -v node >/dev/null && command -v npm >/dev/null \
+		|| { echo 'The AsyncAPI documents are NOT CHECKED: node and npm are missing. Install Node.js 18 or newer.'; exit 1; }
+	@cd tests/contract/asyncapi && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && node check.mjs $(CURDIR)/docs/reference/asyncapi-*.json
+
 .PHONY: generate
-generate: ## Write again what is generated from code, such as the JSON Schemas of the contracts
+generate: ## Write again what is generated from code, such as JSON Schemas and AsyncAPI documents
 	@go generate $(call packages,$(MODULES))
 	@cd events && go test ./shop -run TestSchemas -update
+	@cd cmd && go test ./internal/wire -run TestAsyncAPI -update
 
 .PHONY: clean
 clean: ## Remove binaries and the state of "make dev"

@@ -52,6 +52,14 @@ func headerNames(prefix string) map[string]string {
 	return names
 }
 
+// Header returns the name of the header that carries an attribute.
+func (b Binding) Header(attribute string) string {
+	if attribute == "datacontenttype" && b.contentType != "" {
+		return b.contentType
+	}
+	return b.header(attribute)
+}
+
 func (b Binding) header(attribute string) string {
 	if name, ok := b.headers[attribute]; ok {
 		return name

@@ -203,14 +203,14 @@ deployed: an engine refuses to start on sagas that it could not advance.`,
 			if err != nil {
 				return failure{wire.ExitUsage, err, "set DATABASE_URL to the database of the engine"}
 			}
-			return compat(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), output, url, wire.Definitions())
+			return compatible(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), output, url, wire.Definitions())
 		},
 	}
 	outputFlag(cmd, &output)
 	return cmd
 }
 
-func compat(ctx context.Context, out, words io.Writer, output, url string, definitions []saga.Compiler) error {
+func compatible(ctx context.Context, out, words io.Writer, output, url string, definitions []saga.Compiler) error {
 	pool, err := postgres.Open(ctx, postgres.Config{URL: url, ApplicationName: "countermand-compat", MaxConns: 2, Params: saga.SessionParams()})
 	if err != nil {
 		return failure{wire.ExitUnreachable, err, "is DATABASE_URL the engine's database?"}

@@ -300,7 +300,7 @@ func TestCompatComparesWithLiveSagas(t *testing.T) {
 	check := func(output string, definitions ...saga.Compiler) (string, error) {
 		t.Helper()
 		var out bytes.Buffer
-		err := compat(t.Context(), &out, io.Discard, output, url, definitions)
+		err := compatible(t.Context(), &out, io.Discard, output, url, definitions)
 		return out.String(), err
 	}
 	if out, err := check("table", shipping(1, "a", "b")); err != nil || out != "" {
@@ -316,7 +316,7 @@ func TestCompatComparesWithLiveSagas(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // it waits longer for a server to come
 	defer cancel()
-	if err := compat(ctx, io.Discard, io.Discard, "table", "postgres://127.0.0.1:1/x", []saga.Compiler{shipping(1, "a")}); code(err) != wire.ExitUnreachable {
+	if err := compatible(ctx, io.Discard, io.Discard, "table", "postgres://127.0.0.1:1/x", []saga.Compiler{shipping(1, "a")}); code(err) != wire.ExitUnreachable {
 		t.Errorf("no database: %v", err)
 	}
 }

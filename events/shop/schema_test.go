@@ -1,16 +1,12 @@
 package shop_test
 
 import (
-	"encoding/json"
 	"flag"
 	"os"
 	"path/filepath"
-	"reflect"
 	"testing"
 
-	"github.com/invopop/jsonschema"
-
-	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/events/schema"
 	"github.com/countermand/countermand/events/shop"
 )
 
@@ -20,24 +16,24 @@ var update = flag.Bool("update", false, "write schemas/ anew from the Go types")
 // of a contract type is a change of the wire, and must show in the diff.
 func TestSchemas(t *testing.T) {
 	want := make(map[string][]byte)
-	for _, contract := range shop.Contracts() {
-		d := contract.Describe()
-		want[d.Type] = generate(t, d.Type, d.Request)
-		if d.Kind == events.KindCommand && d.Reply != reflect.TypeFor[events.None]() {
-			want[d.Type+".reply"] = generate(t, d.Type+".reply", d.Reply)
-		}
+	all, err := schema.Of(shop.Contracts()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range all {
+		want[s.Name] = s.Document
 	}
 	if *update {
-		for name, schema := range want {
-			if err := os.WriteFile(filepath.Join("schemas", name+".json"), schema, 0o644); err != nil {
+		for name, document := range want {
+			if err := os.WriteFile(filepath.Join("schemas", name+".json"), document, 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 	t.Run("the committed schemas match the types", func(t *testing.T) {
-		for name, schema := range want {
+		for name, document := range want {
 			got, err := os.ReadFile(filepath.Join("schemas", name+".json"))
-			if err != nil || string(got) != string(schema) {
+			if err != nil || string(got) != string(document) {
 				t.Errorf("schemas/%s.json differs from the Go type; run: go test ./shop -update", name)
 			}
 		}
@@ -54,18 +50,6 @@ func TestSchemas(t *testing.T) {
 			}
 		}
 	})
-}
-
-func generate(t *testing.T, name string, typ reflect.Type) []byte {
-	t.Helper()
-	reflector := jsonschema.Reflector{Anonymous: true, DoNotReference: true}
-	schema := reflector.ReflectFromType(typ)
-	schema.ID = jsonschema.ID("urn:countermand:schema:" + name)
-	out, err := json.MarshalIndent(schema, "", "  ")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return append(out, '\n')
 }
 
 func TestSchemaOfAnUnknownTypeIsAnError(t *testing.T) {

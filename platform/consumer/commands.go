@@ -38,8 +38,12 @@ type CommandsConfig struct {
 	// again, and is answered again by the inbox. Nil: replies go through the outbox,
 	// which costs a row and a hop each. Facts always go through the outbox.
 	Replies Sender
-	Tracer  trace.Tracer // nil: the global provider's
-	Logger  *slog.Logger
+	// Check is asked about every delivery that a handler would get, such as
+	// payload.Validator.Check about its payload; what it finds wrong becomes a dead
+	// letter at once, with its error as the reason. Nil: handlers judge by themselves.
+	Check  func(e *events.Event) error
+	Tracer trace.Tracer // nil: the global provider's
+	Logger *slog.Logger
 }
 
 // Sender takes messages that may be lost when the process dies. It keeps their
@@ -216,6 +220,12 @@ func (w *work) deliver(ctx context.Context, i int) error {
 	}
 	if e.Undoes != "" && !w.mustUndo(e) {
 		return w.conclude(ctx, i, key, statusReplied, handler.zeroReply(), nil, nil)
+	}
+	if w.config.Check != nil {
+		if err := w.config.Check(e); err != nil {
+			w.bury(i, number, err)
+			return nil //nolint:nilerr // it is set aside, and the batch goes on
+		}
 	}
 	if handler.all != nil && w.held != nil {
 		w.hold(i, key, handler)

@@ -28,6 +28,9 @@ type Handler struct {
 	all func(ctx context.Context, tx pgx.Tx, calls []call) error
 }
 
+// Contract returns what the handler obeys or reacts to.
+func (h Handler) Contract() events.Descriptor { return h.contract }
+
 // Handle returns the handler of a command. fn gets the request and returns the
 // reply; what it writes through tx commits together with the reply, or not at
 // all. ctx ends with the batch's timeout, and carries the command: see [Command]

@@ -168,10 +168,13 @@ func (r *rig) processor(wake func(), attemptsMax int, more ...consumer.Handler) 
 
 func (r *rig) processorOn(pool *pgxpool.Pool, wake func(), attemptsMax int, more ...consumer.Handler) *consumer.Commands {
 	r.t.Helper()
-	handlers := append(more, r.handlers()...)
-	commands, err := consumer.NewCommands(pool, consumer.CommandsConfig{
-		Name: name, AttemptsMax: attemptsMax, Wake: wake, Logger: r.logger,
-	}, handlers...)
+	return r.processorWith(pool, consumer.CommandsConfig{AttemptsMax: attemptsMax, Wake: wake}, more...)
+}
+
+func (r *rig) processorWith(pool *pgxpool.Pool, config consumer.CommandsConfig, more ...consumer.Handler) *consumer.Commands {
+	r.t.Helper()
+	config.Name, config.Logger = name, r.logger
+	commands, err := consumer.NewCommands(pool, config, append(more, r.handlers()...)...)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/countermand/countermand/platform/schedule"
 )
 
-// Contracts lists the commands to participants that schedules may send. Add
-// yours here; the commands that start sagas are there by themselves.
+// Contracts lists the contracts of this binary: those that it has schemas of, and
+// whose commands schedules may send. Add yours here.
 func Contracts() []events.Contract { return shop.Contracts() }
 
 func scheduleGraph() fx.Option {

@@ -17,6 +17,9 @@ import (
 	"github.com/countermand/countermand/platform/broker"
 )
 
+// DefaultPartitions is how many partitions a topic has.
+const DefaultPartitions = 8
+
 // Config of a [Broker]. The zero value of a field is its default.
 type Config struct {
 	// Partitions of every topic: 8 by default. It is fixed when a stream is made;
@@ -45,7 +48,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	if c.Partitions == 0 {
-		c.Partitions = 8
+		c.Partitions = DefaultPartitions
 	}
 	if c.Replicas == 0 {
 		c.Replicas = 1
