@@ -30,7 +30,7 @@ Start with:  countermand demo   a minute of orders, crashes and undos
 		SilenceErrors: true,
 	}
 	//nolint:contextcheck // cobra hands the context to each command when it runs
-	root.AddCommand(devCommand(), demoCommand(), serveCommand(), migrateCommand(), sagaCommand(), defCommand(), scheduleCommand(), versionCommand())
+	root.AddCommand(devCommand(), demoCommand(), serveCommand(), migrateCommand(), sagaCommand(), defCommand(), scheduleCommand(), routeCommand(), versionCommand())
 	root.SetArgs(args)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return failure{wire.ExitUsage, err, ""} })
 	err := root.ExecuteContext(ctx)

@@ -111,6 +111,18 @@ func ParseTable(file string, data []byte, contracts Contracts, lookupEnv func(st
 	return table, nil
 }
 
+// Topics returns the topics that routes of the table publish events to. They must
+// exist before it is served.
+func (t *Table) Topics() []events.Topic {
+	var topics []events.Topic
+	for _, rt := range t.routes {
+		if target, ok := rt.target.(interface{ topic() events.Topic }); ok && !slices.Contains(topics, target.topic()) {
+			topics = append(topics, target.topic())
+		}
+	}
+	return topics
+}
+
 func (t *Table) compile(contracts Contracts) error {
 	var errs []error
 	add := func(to map[string]*contract, command Command) {

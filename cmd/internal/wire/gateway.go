@@ -13,8 +13,10 @@ import (
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/events/shop"
+	"github.com/countermand/countermand/platform/admin"
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/gateway"
+	"github.com/countermand/countermand/platform/gateway/reload"
 	"github.com/countermand/countermand/platform/saga"
 )
 
@@ -23,7 +25,7 @@ var shopRoutes []byte
 
 func gatewayGraph() fx.Option {
 	return fx.Options(
-		fx.Provide(loadTable, newCommitter, saga.NewReader, newGateway),
+		fx.Provide(loadTable, newCommitter, saga.NewReader, newGateway, newLoader),
 		fx.Invoke(runGateway),
 	)
 }
@@ -129,12 +131,37 @@ func ParseRoutes(name string, text []byte, lookupEnv func(string) (string, bool)
 	return gateway.ParseTable(name, text, c, lookupEnv)
 }
 
-func loadTable(config Config) (*gateway.Table, error) {
+// loaded is a route table and what it was read from.
+type loaded struct {
+	*gateway.Table
+	name string
+	text []byte
+}
+
+func loadTable(config Config) (loaded, error) {
 	name, text, err := ReadRoutes(config.RoutesFile)
 	if err != nil {
-		return nil, err
+		return loaded{}, err
 	}
-	return ParseRoutes(name, text, config.Lookup)
+	table, err := ParseRoutes(name, text, config.Lookup)
+	return loaded{table, name, text}, err
+}
+
+// newLoader makes what replaces the route table while the gateway runs.
+func newLoader(config Config, process *Process, table loaded, b broker.Broker, g *gateway.Gateway) (*reload.Loader, error) {
+	return reload.New(reload.Config{
+		File: config.RoutesFile, Name: table.name, Text: table.text, Table: table.Table,
+		Parse: func(name string, text []byte) (*gateway.Table, error) { return ParseRoutes(name, text, config.Lookup) },
+		Apply: func(ctx context.Context, table *gateway.Table) error {
+			if topics := table.Topics(); len(topics) > 0 {
+				if err := b.Ensure(ctx, topics...); err != nil {
+					return err
+				}
+			}
+			return g.SetTable(table)
+		},
+		Registerer: process.Registry, Logger: process.Logger,
+	})
 }
 
 func newCommitter(l lifecycle, b broker.Broker) *broker.Committer {
@@ -143,17 +170,17 @@ func newCommitter(l lifecycle, b broker.Broker) *broker.Committer {
 	return c
 }
 
-func newGateway(config Config, process *Process, table *gateway.Table, committer *broker.Committer, b broker.Broker, reader *saga.Reader) (*gateway.Gateway, error) {
+func newGateway(config Config, process *Process, table loaded, committer *broker.Committer, b broker.Broker, reader *saga.Reader) (*gateway.Gateway, error) {
 	return gateway.New(
 		gateway.Config{Secret: config.Secret, Registerer: process.Registry, Logger: process.Logger},
-		table,
+		table.Table,
 		gateway.Deps{Publisher: committer, Operations: operations{reader}, Lookup: b.Lookup},
 	)
 }
 
 // runGateway ensures the topics that commands and signals go to, follows outcomes and serves.
-func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g *gateway.Gateway, at *endpoint, _ *pgxpool.Pool) error {
-	topics := []events.Topic{events.Outcomes, events.Signals}
+func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g *gateway.Gateway, loader *reload.Loader, at *endpoint, table loaded, _ *pgxpool.Pool) error {
+	topics := append(table.Topics(), events.Outcomes, events.Signals)
 	commands, err := startCommands()
 	if err != nil {
 		return err
@@ -164,6 +191,8 @@ func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g
 		}
 	}
 	l.Hooks.Append(fx.StartHook(func(ctx context.Context) error { return b.Ensure(ctx, topics...) }))
+	l.run("routes", loader.Run)
+	loader.Register(process.Admin, admin.Protect)
 	l.run("outcomes", func(ctx context.Context) error { return followOutcomes(ctx, process, b, g) })
 	listener, err := listen(context.Background(), process.Logger, "http", config.HTTPAddr, DefaultHTTPAddr)
 	if err != nil {
