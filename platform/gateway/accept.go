@@ -12,6 +12,7 @@ import (
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/broker"
+	"github.com/countermand/countermand/platform/gateway/expression"
 )
 
 // eventSource is the source attribute of every event the gateway makes.
@@ -28,6 +29,8 @@ type acceptance struct {
 	method      string
 	contract    *contract
 	keyRequired bool
+	key         *expression.Program // makes the business key; nil when there is none
+	guards      []guard
 	waitDefault time.Duration
 	waitMax     time.Duration
 	outcome     *outcome
@@ -36,26 +39,33 @@ type acceptance struct {
 // submission is one command on its way in.
 type submission struct {
 	id          string
-	key         string // empty when the client sent none
+	keyed       bool // its id derives from a key, so a repeat finds it
+	business    bool // the key is the route's, not the client's
 	fingerprint string
+	expires     string // RFC 3339; empty for never
+	identity    Identity
 	body        []byte
 
+	strict  bool
 	wait    *waiter // nil when the client does not wait
 	until   time.Time
 	applied string // Preference-Applied
 }
 
-// serveAnyCommand answers POST /v1/commands/{type}.
+// serveAnyCommand answers POST /v1/commands/{type}. What the first route of the
+// command demands is demanded here as well, or this would be a way around it.
 func (g *Gateway) serveAnyCommand(x *exchange, r *http.Request, s *snapshot) {
 	c, ok := s.table.commands[r.PathValue("type")]
 	if !ok || !c.Saga {
 		x.fail(r, codeUnknownCommand, "No command of that type can be sent from outside.")
 		return
 	}
-	g.accept(x, r, &acceptance{
-		routeID: x.endpoint.id, method: http.MethodPost, contract: c,
-		waitMax: g.config.WaitMax, outcome: s.table.outcomeOf(c.Type),
-	})
+	a := acceptance{waitMax: g.config.WaitMax, outcome: genericOutcome}
+	if first := s.table.first[c.Type]; first != nil {
+		a.guards, a.key, a.keyRequired, a.outcome = first.guards, first.key, first.keyRequired, first.outcome
+	}
+	a.routeID, a.method, a.contract = x.endpoint.id, http.MethodPost, c
+	g.accept(x, r, &a)
 }
 
 // accept takes a command in: it checks the request, publishes the command and
@@ -71,29 +81,60 @@ func (g *Gateway) accept(x *exchange, r *http.Request, a *acceptance) {
 		x.fail(r, codeIdempotencyKeyMissing, "This route takes no request without an Idempotency-Key header.")
 		return
 	}
-	body, ok := g.readCommand(x, r, a.contract)
-	if !ok {
+	prefer := parsePrefer(r.Header["Prefer"])
+	if why := prefer.refusal(a.waitMax); why != "" {
+		x.fail(r, codePreferenceRefused, why)
 		return
 	}
-	c := submission{key: key, body: body, fingerprint: fingerprint(a.routeID, a.contract.Type, body)}
-	if keyed {
-		// Tenant and client are empty until routes authenticate.
-		c.id = g.mint.derived("", "", a.method, a.routeID, key).String()
-	} else {
-		c.id = g.mint.fresh(received).String()
+	expires, expired, fault := parseExpiry(r.Header[expiryHeader], received)
+	if fault != "" {
+		x.fail(r, codeExpiryInvalid, fault)
+		return
 	}
-	wait, applied := parsePrefer(r.Header["Prefer"]).within(a.waitDefault, a.waitMax)
+	body, document, ok := g.readCommand(x, r, a.contract)
+	if !ok || !g.checkGuards(x, r, a.guards, requestInput(r, document)) {
+		return
+	}
+	c := submission{
+		keyed: keyed, body: body, fingerprint: fingerprint(a.routeID, a.contract.Type, body),
+		expires: expires, identity: IdentityOf(r.Context()), strict: prefer.strict(),
+	}
+	switch {
+	case a.key != nil:
+		key, err := a.key.Say(requestInput(r, document))
+		if err != nil || key == "" {
+			x.fail(r, codeInvalidRequest, "Nothing was started: the request has none of what its business key is made of.")
+			return
+		}
+		c.keyed, c.business = true, true
+		// The key belongs to the command, whichever way it comes.
+		c.fingerprint = fingerprint("", a.contract.Type, body)
+		c.id = g.mint.derived(c.identity.Tenant, macOfBusinessKey, c.identity.Tenant, a.contract.Type, key).String()
+	case keyed:
+		c.id = g.mint.derived(c.identity.Tenant, macOfKey, c.identity.Tenant, c.identity.Client, a.method, a.routeID, key).String()
+	default:
+		c.id = g.mint.fresh(c.identity.Tenant, received).String()
+	}
+	wait, applied := prefer.within(a.waitDefault, a.waitMax)
 	c.until, c.applied = received.Add(wait), applied
 	if wait > 0 {
-		if c.wait = g.waiters.register(c.id); c.wait == nil {
-			c.applied = ""
+		if c.wait = g.waiters.register(c.id, a.outcome.answersFrom); c.wait == nil {
+			if c.strict && prefer.hasWait {
+				x.failLater(r, codeOverloaded, "Nothing was started: too many requests wait already, and the handling is to be strict.")
+				return
+			}
+			c.applied = prefer.withHandling("")
 		}
 		defer c.wait.leave()
 	}
-	if keyed {
+	if c.keyed {
 		if answered := g.replayKnown(x, r, a, &c); answered {
 			return
 		}
+	}
+	if expired { // told last, so that a repeat finds what the first one started in time
+		x.fail(r, codeExpired, "Nothing was started: "+expires+" has passed.")
+		return
 	}
 	if ok := g.publish(x, r, a, &c); !ok {
 		return
@@ -113,6 +154,8 @@ func (g *Gateway) replayKnown(x *exchange, r *http.Request, a *acceptance, c *su
 		g.failOperations(x, r, err, "This request has started nothing. Try again in a moment.")
 	case op.Fingerprint != c.fingerprint:
 		g.failReused(x, r, c)
+	case c.strict && !op.Status.done():
+		g.failUnfinished(x, r, c)
 	default:
 		x.Header().Set("Idempotency-Replayed", "true")
 		g.answer(x, r, a, c, op)
@@ -130,7 +173,7 @@ func (g *Gateway) publish(x *exchange, r *http.Request, a *acceptance, c *submis
 		Topic: a.contract.Topic, PublishID: c.id, Event: newCommandEvent(ctx, a, c),
 	})
 	switch {
-	case err == nil && receipt.Duplicate && c.key != "":
+	case err == nil && receipt.Duplicate && c.keyed:
 		return g.checkOriginal(ctx, x, r, a, c, receipt)
 	case err == nil:
 		return true
@@ -141,7 +184,7 @@ func (g *Gateway) publish(x *exchange, r *http.Request, a *acceptance, c *submis
 	default: // ErrUnavailable, the timeout, or an error that says less
 		g.logger.WarnContext(r.Context(), "command was not confirmed by the broker",
 			slog.String("operation_id", c.id), slog.String("command", a.contract.Type), slog.Any("error", err))
-		x.failLater(r, codeBrokerUnavailable, unconfirmed(c.key != ""))
+		x.failLater(r, codeBrokerUnavailable, unconfirmed(c.keyed))
 	}
 	return false
 }
@@ -161,6 +204,10 @@ func newCommandEvent(ctx context.Context, a *acceptance, c *submission) events.E
 		CorrelationID: c.id, PartitionKey: c.id,
 		Extensions: map[string]string{fingerprintExtension: c.fingerprint},
 	}
+	if c.expires != "" {
+		e.Extensions[expiryExtension] = c.expires
+	}
+	c.identity.mark(&e)
 	propagation.TraceContext{}.Inject(ctx, (*eventCarrier)(&e))
 	return e
 }
@@ -190,6 +237,9 @@ func (g *Gateway) checkOriginal(ctx context.Context, x *exchange, r *http.Reques
 	case original != c.fingerprint:
 		g.failReused(x, r, c)
 		return false
+	case c.strict:
+		g.failUnfinished(x, r, c)
+		return false
 	}
 	x.Header().Set("Idempotency-Replayed", "true")
 	return true
@@ -211,7 +261,19 @@ func (g *Gateway) originalFingerprint(ctx context.Context, a *acceptance, c *sub
 func (g *Gateway) failReused(x *exchange, r *http.Request, c *submission) {
 	p := newProblem(codeIdempotencyKeyReused,
 		"The key belongs to an operation that another request started. Use a new key for a new request.")
+	if c.business {
+		p = newProblem(codeBusinessKeyInUse, "Another request has started an operation for the same business key.")
+	}
 	p.Instance = operationPath(c.id)
+	x.problem(r, p)
+}
+
+// failUnfinished tells a client that wants strict handling that its request is
+// under way already.
+func (g *Gateway) failUnfinished(x *exchange, r *http.Request, c *submission) {
+	p := newProblem(codeOperationUnfinished, "The request has been accepted before and its operation is under way.")
+	p.Instance = operationPath(c.id)
+	x.Header().Set("Retry-After", "1")
 	x.problem(r, p)
 }
 
@@ -263,8 +325,31 @@ func (g *Gateway) writeOutcome(x *exchange, r *http.Request, a *acceptance, op *
 	}
 	h.Set("Cache-Control", noStore)
 	h.Set("Content-Location", self)
-	if location := a.outcome.location(op.ID); location != "" {
-		h.Set("Location", location)
+	if a.outcome.location != nil {
+		location, err := a.outcome.location.expand(op)
+		if err != nil {
+			g.logger.WarnContext(r.Context(), "outcome has no Location",
+				slog.String("route", x.endpoint.id), slog.String("operation_id", op.ID), slog.Any("error", err))
+		} else {
+			h.Set("Location", location)
+		}
+	}
+	if a.outcome.body != nil {
+		body, err := a.outcome.document(op)
+		if err == nil {
+			h.Del("Content-Location") // what follows is not the operation
+			x.json(a.outcome.completedStatus, contentTypeJSON, body)
+			return
+		}
+		// It is done, so the client must not be told of an error.
+		g.logger.WarnContext(r.Context(), "body of an outcome cannot be made, so the operation is sent",
+			slog.String("route", x.endpoint.id), slog.String("operation_id", op.ID), slog.Any("error", err))
+		if op.Partial {
+			if whole, err := g.lookUp(r.Context(), op.ID); err == nil {
+				a.outcome.present(&whole)
+				op = &whole
+			}
+		}
 	}
 	g.writeDocument(x, r, a.outcome.completedStatus, op)
 }

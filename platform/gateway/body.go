@@ -9,37 +9,31 @@ import (
 	"strings"
 )
 
-// readCommand returns the body of a request that passed every check, and
-// answers one that did not.
-func (g *Gateway) readCommand(x *exchange, r *http.Request, c *contract) (body []byte, ok bool) {
+// readCommand returns the body of a request that passed every check, and what was
+// decoded of it. It answers one that did not.
+func (g *Gateway) readCommand(x *exchange, r *http.Request, c *contract) (body []byte, document any, ok bool) {
 	if types := r.Header["Content-Type"]; len(types) != 1 || !isJSON(types[0]) {
 		x.Header().Set("Accept-Post", contentTypeJSON)
 		x.fail(r, codeUnsupportedMediaType, "Send the body as application/json or as a type that ends with +json.")
-		return nil, false
+		return nil, nil, false
 	}
 	if r.Header.Get("Content-Encoding") != "" {
 		x.Header().Set("Accept-Encoding", "identity")
 		x.fail(r, codeUnsupportedEncoding, "Send the body without Content-Encoding.")
-		return nil, false
+		return nil, nil, false
 	}
 	body, problem := readBody(x.ResponseWriter, r, g.config.BodyBytesMax)
 	if problem != nil {
 		x.problem(r, problem)
-		return nil, false
+		return nil, nil, false
 	}
 	x.holdOpen()
-	document, fault := decodeStrict(body)
-	if fault != nil {
-		x.problem(r, fault.problem())
-		return nil, false
+	document, problem = c.decode(body)
+	if problem != nil {
+		x.problem(r, problem)
+		return nil, nil, false
 	}
-	if violations, total := c.check(document); total > 0 {
-		p := newProblem(codeInvalidRequest, summary(violations, total))
-		p.Errors = violations
-		x.problem(r, p)
-		return nil, false
-	}
-	return body, true
+	return body, document, true
 }
 
 func summary(violations []Violation, total int) string {

@@ -46,8 +46,16 @@ type Config struct {
 	// PollInterval is how often a waiting request asks Operations although
 	// nobody notified it; 1 s.
 	PollInterval time.Duration
+	// FollowersMax is how many event streams of operations may be open; 10,000.
+	FollowersMax int
+	// FollowInterval is how often the followed operations are looked at for progress,
+	// all of them with one statement; 250 ms. Their end is told at once.
+	FollowInterval time.Duration
+	// HeartbeatInterval is how often an idle stream sends a comment; 15 s.
+	HeartbeatInterval time.Duration
 	// AcceptedAgeMax is how long an operation made without an Idempotency-Key may
-	// be unknown to Operations and still be told as accepted; 24 h.
+	// be unknown to Operations and still be told as accepted; 24 h. After that it is
+	// told as no longer kept.
 	AcceptedAgeMax time.Duration
 	// WriteTimeout bounds one write to a client and, over HTTP/2, a pause within a
 	// response; one that flows may take longer; 30 s.
@@ -73,12 +81,16 @@ func (c Config) Validate() error {
 	if c.WaitMax > waitLimit {
 		errs = append(errs, fmt.Errorf("wait limit of %s is over %s", c.WaitMax, waitLimit))
 	}
+	if c.FollowersMax < 0 {
+		errs = append(errs, fmt.Errorf("limit of %d followers is negative", c.FollowersMax))
+	}
 	if c.WaitsMax < 0 {
 		errs = append(errs, fmt.Errorf("limit of %d waiting requests is negative", c.WaitsMax))
 	}
 	for name, d := range map[string]time.Duration{
 		"publish timeout": c.PublishTimeout, "lookup timeout": c.LookupTimeout, "wait limit": c.WaitMax,
 		"poll interval": c.PollInterval, "accepted age": c.AcceptedAgeMax, "write timeout": c.WriteTimeout,
+		"follow interval": c.FollowInterval, "heartbeat interval": c.HeartbeatInterval,
 	} {
 		if d < 0 {
 			errs = append(errs, fmt.Errorf("%s of %s is negative", name, d))
@@ -94,6 +106,9 @@ func (c Config) withDefaults() Config {
 	byDefault(&c.WaitMax, 30*time.Second)
 	byDefault(&c.WaitsMax, 4096)
 	byDefault(&c.PollInterval, time.Second)
+	byDefault(&c.FollowersMax, 10_000)
+	byDefault(&c.FollowInterval, 250*time.Millisecond)
+	byDefault(&c.HeartbeatInterval, 15*time.Second)
 	byDefault(&c.AcceptedAgeMax, 24*time.Hour)
 	byDefault(&c.WriteTimeout, 30*time.Second)
 	if c.Registerer == nil {

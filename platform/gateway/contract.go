@@ -29,6 +29,20 @@ type Command struct {
 	Rejections []events.Code
 }
 
+// Contracts are what a route table may speak of.
+type Contracts struct {
+	Commands []Command
+	Signals  []Signal
+	// Facts are known to routes of kind events: the payload of one is checked.
+	Facts []Fact
+}
+
+// Fact is a fact that may come from outside, as the gateway knows it.
+type Fact struct {
+	Type   string
+	Schema []byte // JSON Schema 2020-12 of the payload
+}
+
 // contract is a command with its schema compiled.
 type contract struct {
 	Command

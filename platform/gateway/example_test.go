@@ -26,7 +26,7 @@ routes:
     outcome:
       completed: {status: 201, location: "/v1/letters/{id}"}
       rejected: {unknown_address: 422}
-`), []gateway.Command{{
+`), gateway.Contracts{Commands: []gateway.Command{{
 		Type:  "post.letter.send.v1",
 		Topic: "post.letter.commands",
 		Saga:  true,
@@ -34,7 +34,7 @@ routes:
 			"type": "object", "additionalProperties": false, "required": ["to"],
 			"properties": {"to": {"type": "string", "minLength": 1}}
 		}`),
-	}}, os.LookupEnv)
+	}}}, os.LookupEnv)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -78,4 +78,12 @@ func (m *memory) Lookup(context.Context, events.Topic, int, uint64) (broker.Deli
 
 func (m *memory) Get(context.Context, string) (gateway.Operation, error) {
 	return gateway.Operation{}, gateway.ErrNotFound
+}
+
+func (m *memory) Changed(context.Context, []gateway.Seen) ([]gateway.Operation, error) {
+	return nil, nil
+}
+
+func (m *memory) List(context.Context, gateway.OperationFilter) (gateway.OperationPage, error) {
+	return gateway.OperationPage{}, nil
 }

@@ -63,14 +63,15 @@ func New(config Config, table *Table, deps Deps) (*Gateway, error) {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	config = config.withDefaults()
-	counted, err := newMetrics(config.Registerer)
-	if err != nil {
-		return nil, fmt.Errorf("gateway: %w", err)
-	}
 	g := &Gateway{
-		config: config, deps: deps, mint: newMint(config.Secret), waiters: newWaiters(config.WaitsMax),
-		metrics: counted, tracer: config.TracerProvider.Tracer(tracerName), logger: config.Logger,
+		config: config, deps: deps, mint: newMint(config.Secret),
+		tracer: config.TracerProvider.Tracer(tracerName), logger: config.Logger,
 		draining: make(chan struct{}),
+	}
+	g.waiters = newWaiters(&g.config, g.changed)
+	var err error
+	if g.metrics, err = newMetrics(config.Registerer, g.waiters.following); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	if err := g.SetTable(table); err != nil {
 		return nil, err
@@ -106,12 +107,14 @@ func (g *Gateway) Drain() { g.drainOnce.Do(func() { close(g.draining) }) }
 
 // Notify makes the requests that wait for the operation look at it anew.
 // It does not block.
-func (g *Gateway) Notify(operationID string) { g.waiters.notify(operationID) }
+func (g *Gateway) Notify(operationID string) { g.waiters.wake(operationID) }
 
-// ListenOutcomes calls Notify for every event that reader delivers, until ctx
-// ends, when it returns nil, or the reader fails. Give it a reader on the tail of
-// [events.Outcomes]. What it misses is found by polling, only later.
-func (g *Gateway) ListenOutcomes(ctx context.Context, reader broker.Reader) error {
+// ListenOutcomes tells waiting requests of every outcome that reader delivers, until
+// ctx ends, when it returns nil, or the reader fails. Give it a reader on the tail of
+// [events.Outcomes]. What it misses is found by polling, only later. decode makes an
+// operation of an outcome event, or reports false when it cannot: then it is read.
+// It is asked only for operations that somebody waits for.
+func (g *Gateway) ListenOutcomes(ctx context.Context, reader broker.Reader, decode func(*events.Event) (Operation, bool)) error {
 	const batchMax = 256
 	for {
 		deliveries, err := reader.Next(ctx, batchMax)
@@ -121,9 +124,20 @@ func (g *Gateway) ListenOutcomes(ctx context.Context, reader broker.Reader) erro
 		if err != nil {
 			return fmt.Errorf("read outcomes: %w", err)
 		}
+		var unread []string
 		for i := range deliveries {
-			g.Notify(deliveries[i].Event.CorrelationID)
+			event := &deliveries[i].Event
+			if !g.waiters.has(event.CorrelationID) {
+				continue
+			}
+			if op, ok := decode(event); ok && op.ID == event.CorrelationID {
+				op.Partial = true
+				g.waiters.tell(&op)
+			} else {
+				unread = append(unread, event.CorrelationID)
+			}
 		}
+		g.waiters.wake(unread...)
 	}
 }
 

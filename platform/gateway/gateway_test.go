@@ -80,6 +80,12 @@ func signals() []gateway.Signal {
 	}}
 }
 
+// contracts are all of them.
+func contracts(t testing.TB) gateway.Contracts {
+	t.Helper()
+	return gateway.Contracts{Commands: commands(t), Signals: signals()}
+}
+
 // bundle is a gateway between a fake broker and fake operations.
 type bundle struct {
 	t          testing.TB
@@ -95,7 +101,7 @@ func setup(t testing.TB, change ...func(*gateway.Config, *gateway.Deps)) *bundle
 
 func setupWith(t testing.TB, env map[string]string, change ...func(*gateway.Config, *gateway.Deps)) *bundle {
 	t.Helper()
-	table, err := gateway.ParseTable("routes.yaml", []byte(routes), commands(t), lookupIn(env), signals()...)
+	table, err := gateway.ParseTable("routes.yaml", []byte(routes), contracts(t), lookupIn(env))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,6 +266,9 @@ type fakeOperations struct {
 	known map[string]gateway.Operation
 	err   error
 	asked int
+
+	filter gateway.OperationFilter // of the last list
+	page   gateway.OperationPage   // what a list answers
 }
 
 func (o *fakeOperations) Get(ctx context.Context, id string) (gateway.Operation, error) {
@@ -276,12 +285,39 @@ func (o *fakeOperations) Get(ctx context.Context, id string) (gateway.Operation,
 	return op, nil
 }
 
+func (o *fakeOperations) Changed(ctx context.Context, seen []gateway.Seen) ([]gateway.Operation, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.asked++
+	if err := errors.Join(ctx.Err(), o.err); err != nil {
+		return nil, err
+	}
+	var changed []gateway.Operation
+	for _, s := range seen {
+		if op, ok := o.known[s.ID]; ok && op.Revision != s.Revision {
+			changed = append(changed, op)
+		}
+	}
+	return changed, nil
+}
+
+func (o *fakeOperations) List(_ context.Context, filter gateway.OperationFilter) (gateway.OperationPage, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.filter = filter
+	if o.err != nil {
+		return gateway.OperationPage{}, o.err
+	}
+	return o.page, nil
+}
+
 func (o *fakeOperations) set(op gateway.Operation) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.known == nil {
 		o.known = make(map[string]gateway.Operation)
 	}
+	op.Revision = o.known[op.ID].Revision + 1
 	o.known[op.ID] = op
 }
 

@@ -112,7 +112,7 @@ func TestRequestsThatAreNotRouted(t *testing.T) {
 		"two lengths":                  {get("/v1/orders/1", "Content-Length: 1\r\nContent-Length: 2\r\n"), 400, ""},
 		"unknown transfer encoding":    {get("/v1/orders/1", "Transfer-Encoding: xchunked\r\n"), 501, ""},
 		"no host":                      {"GET /v1/orders/1 HTTP/1.1\r\n\r\n", 400, ""},
-		"method not allowed":           {strings.Replace(get("/v1/operations/1"), "GET", "DELETE", 1), 405, "method_not_allowed"},
+		"method not allowed":           {strings.Replace(get("/v1/operations/1"), "GET", "PUT", 1), 405, "method_not_allowed"},
 		"method not known":             {strings.Replace(get("/v1/operations/1"), "GET", "BREW", 1), 405, "method_not_allowed"},
 		"method not known, nowhere":    {strings.Replace(get("/nowhere"), "GET", "BREW", 1), 404, "not_found"},
 		"method of another route only": {strings.Replace(get("/v1/orders/1"), "GET", "POST", 1), 405, "method_not_allowed"},
@@ -157,12 +157,15 @@ func TestAllow(t *testing.T) {
 	b := setup(t)
 	for path, allow := range map[string]string{
 		"/v1/orders": "POST, PUT", "/v1/orders/1": "GET, HEAD",
-		"/v1/operations/1": "GET, HEAD", "/v1/commands/x": "POST",
+		"/v1/operations": "GET, HEAD", "/v1/operations/1/events": "GET, HEAD", "/v1/commands/x": "POST",
 	} {
 		w := b.do(http.MethodDelete, path, "")
 		wantProblem(t, w, http.StatusMethodNotAllowed, "method_not_allowed")
 		wantHeader(t, w, "Allow", allow)
 	}
+	w := b.do(http.MethodPut, "/v1/operations/1", "")
+	wantProblem(t, w, http.StatusMethodNotAllowed, "method_not_allowed")
+	wantHeader(t, w, "Allow", "GET, HEAD, DELETE")
 }
 
 // TestServerDeadlines uses real servers whose deadlines are shorter than what is

@@ -22,9 +22,14 @@ const tracerName = "github.com/countermand/countermand/platform/gateway"
 type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	// guardErrors are guards that could not be told, which refuse.
+	guardErrors *prometheus.CounterVec
+	// reads are statements that operations were asked for with.
+	reads     prometheus.Counter
+	followers prometheus.GaugeFunc
 }
 
-func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
+func newMetrics(registerer prometheus.Registerer, followers func() float64) (*metrics, error) {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "countermand_http_requests_total",
@@ -37,8 +42,21 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 				.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30,
 			},
 		}, []string{"route"}),
+		guardErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "countermand_http_guard_errors_total",
+			Help: "Requests refused because a guard could not be told: a field was missing, a type did not fit, or it cost too much.",
+		}, []string{"route"}),
+		reads: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "countermand_http_operation_reads_total",
+			Help: "Reads of operations from the database, for one request or for many that waited.",
+		}),
+		followers: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "countermand_http_followers",
+			Help: "Event streams of operations that are open.",
+		}, followers),
 	}
-	if err := errors.Join(registerer.Register(m.requests), registerer.Register(m.seconds)); err != nil {
+	if err := errors.Join(registerer.Register(m.requests), registerer.Register(m.seconds), registerer.Register(m.guardErrors),
+		registerer.Register(m.reads), registerer.Register(m.followers)); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	return m, nil

@@ -71,7 +71,7 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 
-	table, err := gateway.ParseTable("routes.yaml", []byte("version: 1"), nil, lookupIn(nil))
+	table, err := gateway.ParseTable("routes.yaml", []byte("version: 1"), gateway.Contracts{}, lookupIn(nil))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,9 @@ import (
 // version, variant, mark and tag from an HMAC of what it derives from, so every
 // replica with the secret derives the same one.
 //
-// The tag is no protection: one guess in 16 million passes it, and learns that
+// The tenant that an id was made for is part of what is authenticated, so that
+// another tenant's operation is not found without asking anybody. The tag is no
+// protection against guessing: one guess in 16 million passes it, and learns that
 // an operation which does not exist is "accepted".
 type operationID [16]byte
 
@@ -92,6 +94,8 @@ func unhex(c byte) byte {
 const (
 	macOfTag byte = iota + 1
 	macOfKey
+	macOfTenantTag
+	macOfBusinessKey
 )
 
 // mint makes and recognises operation ids. It is safe for concurrent use.
@@ -104,20 +108,21 @@ func newMint(secret []byte) *mint {
 	return &mint{macs: sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}
 }
 
-// fresh returns an id that nobody had before.
-func (m *mint) fresh(now time.Time) operationID {
+// fresh returns an id of the tenant's that nobody had before.
+func (m *mint) fresh(tenant string, now time.Time) operationID {
 	var id operationID
 	_, _ = rand.Read(id[6:idTagAt]) // never fails (crypto/rand)
 	ms := uint64(now.UnixMilli())
 	id[0], id[1], id[2], id[3] = byte(ms>>40), byte(ms>>32), byte(ms>>24), byte(ms>>16)
 	id[4], id[5] = byte(ms>>8), byte(ms)
-	return m.seal(id, false)
+	return m.seal(id, tenant, false)
 }
 
-// derived returns the id that belongs to those parts.
-func (m *mint) derived(parts ...string) operationID {
+// derived returns the id of the tenant's that belongs to those parts; use keeps
+// kinds of keys apart.
+func (m *mint) derived(tenant string, use byte, parts ...string) operationID {
 	sum := m.mac(func(mac hash.Hash) {
-		_, _ = mac.Write([]byte{macOfKey})
+		_, _ = mac.Write([]byte{use})
 		var length [4]byte
 		for _, part := range parts { // with their lengths, so that ("ab","c") and ("a","bc") differ
 			binary.BigEndian.PutUint32(length[:], uint32(len(part)))
@@ -125,24 +130,31 @@ func (m *mint) derived(parts ...string) operationID {
 			_, _ = mac.Write([]byte(part))
 		}
 	})
-	return m.seal(operationID(sum[:16]), true)
+	return m.seal(operationID(sum[:16]), tenant, true)
 }
 
-// authentic reports whether this mint, or one with its secret, made the id.
-func (m *mint) authentic(id operationID) bool {
-	sealed := m.seal(id, id.keyed())
+// authentic reports whether this mint, or one with its secret, made the id for the
+// tenant.
+func (m *mint) authentic(id operationID, tenant string) bool {
+	sealed := m.seal(id, tenant, id.keyed())
 	return hmac.Equal(sealed[:], id[:])
 }
 
 // seal sets version, variant, mark and tag.
-func (m *mint) seal(id operationID, keyed bool) operationID {
+func (m *mint) seal(id operationID, tenant string, keyed bool) operationID {
 	id[6] = id[6]&0x0f | 0x80
 	id[idMarkAt] = id[idMarkAt]&0x1f | 0x80
 	if keyed {
 		id[idMarkAt] |= idKeyedMark
 	}
 	tag := m.mac(func(mac hash.Hash) {
-		_, _ = mac.Write([]byte{macOfTag})
+		if tenant == "" {
+			_, _ = mac.Write([]byte{macOfTag})
+		} else { // so that nobody else's request knows the id
+			_, _ = mac.Write([]byte{macOfTenantTag})
+			_, _ = mac.Write([]byte(tenant))
+			_, _ = mac.Write([]byte{0})
+		}
 		_, _ = mac.Write(id[:idTagAt])
 	})
 	copy(id[idTagAt:], tag[:])

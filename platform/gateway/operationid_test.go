@@ -15,7 +15,7 @@ func TestOperationID(t *testing.T) {
 
 	t.Run("is a UUIDv8", func(t *testing.T) {
 		t.Parallel()
-		for _, id := range []operationID{m.fresh(now), m.derived("a", "b")} {
+		for _, id := range []operationID{m.fresh("", now), m.derived("", macOfKey, "a", "b")} {
 			parsed, err := uuid.Parse(id.String())
 			if err != nil || parsed.Version() != 8 || parsed.Variant() != uuid.RFC4122 || parsed != uuid.UUID(id) {
 				t.Errorf("%s: version %d, variant %s, %v", id, parsed.Version(), parsed.Variant(), err)
@@ -25,16 +25,16 @@ func TestOperationID(t *testing.T) {
 
 	t.Run("an unkeyed one tells when it was made", func(t *testing.T) {
 		t.Parallel()
-		id := m.fresh(now)
-		if id.keyed() || !id.mintedAt().Equal(now) || !m.authentic(id) {
+		id := m.fresh("", now)
+		if id.keyed() || !id.mintedAt().Equal(now) || !m.authentic(id, "") {
 			t.Errorf("%s: keyed %t, made at %s", id, id.keyed(), id.mintedAt())
 		}
-		if later := m.fresh(now.Add(time.Millisecond)); later.String() <= id.String() {
+		if later := m.fresh("", now.Add(time.Millisecond)); later.String() <= id.String() {
 			t.Errorf("%s does not sort after %s", later, id)
 		}
 		seen := make(map[operationID]bool)
 		for range 10_000 {
-			id := m.fresh(now)
+			id := m.fresh("", now)
 			if seen[id] {
 				t.Fatalf("%s comes twice within a millisecond", id)
 			}
@@ -44,16 +44,16 @@ func TestOperationID(t *testing.T) {
 
 	t.Run("a keyed one derives from its parts and the secret", func(t *testing.T) {
 		t.Parallel()
-		id := m.derived("tenant", "client", "key")
-		if !id.keyed() || !id.mintedAt().IsZero() || !m.authentic(id) {
+		id := m.derived("", macOfKey, "tenant", "client", "key")
+		if !id.keyed() || !id.mintedAt().IsZero() || !m.authentic(id, "") {
 			t.Errorf("%s: keyed %t", id, id.keyed())
 		}
-		if again := newMint([]byte("a secret of enough bytes")).derived("tenant", "client", "key"); again != id {
+		if again := newMint([]byte("a secret of enough bytes")).derived("", macOfKey, "tenant", "client", "key"); again != id {
 			t.Errorf("%s and %s", id, again)
 		}
 		for _, other := range []operationID{
-			m.derived("tenantclient", "", "key"), m.derived("tenant", "client", "key", ""), m.derived("tenant", "client", "Key"),
-			newMint([]byte("another secret of bytes")).derived("tenant", "client", "key"),
+			m.derived("", macOfKey, "tenantclient", "", "key"), m.derived("", macOfKey, "tenant", "client", "key", ""), m.derived("", macOfKey, "tenant", "client", "Key"),
+			newMint([]byte("another secret of bytes")).derived("", macOfKey, "tenant", "client", "key"),
 		} {
 			if other == id {
 				t.Errorf("%s has two origins", id)
@@ -61,17 +61,29 @@ func TestOperationID(t *testing.T) {
 		}
 	})
 
+	t.Run("one of a tenant is nobody else's", func(t *testing.T) {
+		t.Parallel()
+		for _, id := range []operationID{m.fresh("acme", now), m.derived("acme", macOfKey, "acme", "k")} {
+			if !m.authentic(id, "acme") || m.authentic(id, "") || m.authentic(id, "acm") || m.authentic(id, "other") {
+				t.Errorf("%s passes for another tenant, or not for its own", id)
+			}
+		}
+		if m.derived("", macOfKey, "a") == m.derived("", macOfBusinessKey, "a") {
+			t.Error("a business key and an Idempotency-Key make one id")
+		}
+	})
+
 	t.Run("any changed bit shows", func(t *testing.T) {
 		t.Parallel()
-		for _, id := range []operationID{m.fresh(now), m.derived("a")} {
+		for _, id := range []operationID{m.fresh("", now), m.derived("", macOfKey, "a")} {
 			for bit := range 128 {
 				forged := id
 				forged[bit/8] ^= 1 << (bit % 8)
-				if m.authentic(forged) {
+				if m.authentic(forged, "") {
 					t.Errorf("%s passes for %s", forged, id)
 				}
 			}
-			if newMint([]byte("another secret of bytes")).authentic(id) {
+			if newMint([]byte("another secret of bytes")).authentic(id, "") {
 				t.Errorf("%s passes under another secret", id)
 			}
 		}
@@ -80,7 +92,7 @@ func TestOperationID(t *testing.T) {
 
 func FuzzParseOperationID(f *testing.F) {
 	m := newMint([]byte("a secret of enough bytes"))
-	id := m.fresh(time.Now()).String()
+	id := m.fresh("", time.Now()).String()
 	for _, seed := range []string{id, strings.ToUpper(id), "", strings.Repeat("-", 36), id[:34] + "-0", "0" + id} {
 		f.Add(seed)
 	}

@@ -22,6 +22,18 @@ type Operations interface {
 	// Get returns the operation as it stands, ErrNotFound when there is none, and
 	// any other error when that cannot be told now.
 	Get(ctx context.Context, id string) (Operation, error)
+	// Changed returns those of the operations whose revision is not the one that was
+	// seen, in no order. It leaves out what it does not know.
+	Changed(ctx context.Context, seen []Seen) ([]Operation, error)
+	// List returns a page of operations, newest first, without their steps, results
+	// and errors. The error is ErrBadCursor when no page had that cursor.
+	List(ctx context.Context, filter OperationFilter) (OperationPage, error)
+}
+
+// Seen is an operation and the revision in which somebody has it; 0 for none.
+type Seen struct {
+	ID       string
+	Revision int64
 }
 
 // Status is where an operation stands.
@@ -69,6 +81,13 @@ type Operation struct {
 	// Rejection is why the operation is or will be compensated; nil when it was
 	// not a rejection.
 	Rejection *events.Rejection `json:"-"`
+	// Revision counts the changes of the operation.
+	Revision int64 `json:"-"`
+	// Pivoted says that it can no longer be undone.
+	Pivoted bool `json:"-"`
+	// Partial says that the operation is what an outcome event tells: id, status,
+	// saga, result and rejection.
+	Partial bool `json:"-"`
 }
 
 // SagaVersion names the definition that an operation runs by.
@@ -129,23 +148,21 @@ func (g *Gateway) serveOperation(x *exchange, r *http.Request, s *snapshot) {
 		x.fail(r, codeOperationNotFound, "")
 		return
 	}
-	wait, applied := parsePrefer(r.Header["Prefer"]).within(0, g.config.WaitMax)
+	prefer := parsePrefer(r.Header["Prefer"])
+	if why := prefer.refusal(g.config.WaitMax); why != "" {
+		x.fail(r, codePreferenceRefused, why)
+		return
+	}
+	wait, applied := prefer.within(0, g.config.WaitMax)
 	var w *waiter
 	if wait > 0 {
-		if w = g.waiters.register(text); w == nil {
-			applied = ""
+		if w = g.waiters.register(text, nil); w == nil {
+			applied = prefer.withHandling("")
 		}
 		defer w.leave()
 	}
-	op, err := g.lookUp(r.Context(), text)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		if op, ok = g.acceptedOperation(id); !ok {
-			x.fail(r, codeOperationNotFound, "")
-			return
-		}
-	case err != nil:
-		g.failOperations(x, r, err, "What became of the operation cannot be told now.")
+	op, ok := g.findOrFail(x, r, id, text, "What became of the operation cannot be told now.")
+	if !ok {
 		return
 	}
 	known := r.Header["If-None-Match"]
@@ -157,6 +174,47 @@ func (g *Gateway) serveOperation(x *exchange, r *http.Request, s *snapshot) {
 		op = g.await(r.Context(), w, op, received.Add(wait), news)
 	}
 	g.writeOperation(x, r, s, &op, applied)
+}
+
+// errGone means that the gateway gave the id so long ago that the operation is no
+// longer kept.
+var errGone = errors.New("operation is no longer kept")
+
+const goneDetail = "The operation began so long ago that it is no longer kept."
+
+// find returns the operation that the sender of the request may see; errGone or
+// ErrNotFound when there is none. text is the id as a text.
+func (g *Gateway) find(ctx context.Context, id operationID, text string) (Operation, error) {
+	tenant := IdentityOf(ctx).Tenant
+	authentic := g.mint.authentic(id, tenant)
+	if tenant != "" && !authentic {
+		return Operation{}, ErrNotFound
+	}
+	op, err := g.lookUp(ctx, text)
+	if !errors.Is(err, ErrNotFound) || !authentic {
+		return op, err
+	}
+	mintedAt := id.mintedAt()
+	if !id.keyed() && time.Since(mintedAt) > g.config.AcceptedAgeMax {
+		return Operation{}, errGone
+	}
+	return Operation{ID: text, Status: StatusAccepted, CreatedAt: mintedAt, UpdatedAt: mintedAt}, nil
+}
+
+// findOrFail is find, and answers when there is no operation.
+func (g *Gateway) findOrFail(x *exchange, r *http.Request, id operationID, text, detail string) (Operation, bool) {
+	op, err := g.find(r.Context(), id, text)
+	switch {
+	case err == nil:
+		return op, true
+	case errors.Is(err, errGone):
+		x.fail(r, codeOperationExpired, goneDetail)
+	case errors.Is(err, ErrNotFound):
+		x.fail(r, codeOperationNotFound, "")
+	default:
+		g.failOperations(x, r, err, detail)
+	}
+	return Operation{}, false
 }
 
 func (g *Gateway) writeOperation(x *exchange, r *http.Request, s *snapshot, op *Operation, applied string) {
@@ -194,23 +252,19 @@ func (g *Gateway) writeDocument(x *exchange, r *http.Request, status int, op *Op
 func (g *Gateway) lookUp(ctx context.Context, id string) (Operation, error) {
 	ctx, cancel := context.WithTimeout(ctx, g.config.LookupTimeout)
 	defer cancel()
+	g.metrics.reads.Inc()
 	return g.deps.Operations.Get(ctx, id)
 }
 
-// acceptedOperation returns what is told of an operation that Operations does
-// not know: nothing when the gateway did not give the id, or gave it so long
-// ago that the command must have been lost or forgotten.
-func (g *Gateway) acceptedOperation(id operationID) (Operation, bool) {
-	mintedAt := id.mintedAt()
-	if !g.mint.authentic(id) || !id.keyed() && time.Since(mintedAt) > g.config.AcceptedAgeMax {
-		return Operation{}, false
-	}
-	return Operation{ID: id.String(), Status: StatusAccepted, CreatedAt: mintedAt, UpdatedAt: mintedAt}, true
+// changed is Operations.Changed, counted.
+func (g *Gateway) changed(ctx context.Context, seen []Seen) ([]Operation, error) {
+	g.metrics.reads.Inc()
+	return g.deps.Operations.Changed(ctx, seen)
 }
 
-// await asks for the operation when it is notified, and at every poll interval
-// in case a notification was lost, until enough says so, time is up, the gateway
-// drains or the client has gone. It returns the operation as last seen.
+// await waits until enough says so of the operation, which is read when an outcome
+// tells of it, and at every poll interval in case that was lost; or until time is up,
+// the gateway drains or the client has gone. It returns the operation as last seen.
 func (g *Gateway) await(ctx context.Context, w *waiter, op Operation, until time.Time, enough func(*Operation) bool) Operation {
 	if enough(&op) {
 		return op
@@ -219,32 +273,25 @@ func (g *Gateway) await(ctx context.Context, w *waiter, op Operation, until time
 	defer poll.Stop()
 	end := time.NewTimer(time.Until(until))
 	defer end.Stop()
-	last, logged := false, false
-	for !last {
+	for {
 		select {
-		case <-w.woken:
+		case op = <-w.seen:
+			if enough(&op) {
+				return op
+			}
 		case <-poll.C:
-		case <-end.C:
-			last = true // one more look, should its notification be on the way
+			g.waiters.wake(w.id)
+		case <-end.C: // one more look, should its outcome be on the way
+			if seen, err := g.lookUp(ctx, w.id); err == nil {
+				return seen
+			}
+			return op
 		case <-g.draining:
 			return op
 		case <-ctx.Done():
 			return op
 		}
-		seen, err := g.lookUp(ctx, w.id)
-		switch {
-		case err == nil:
-			op = seen
-			if enough(&op) {
-				return op
-			}
-		case !errors.Is(err, ErrNotFound) && ctx.Err() == nil && !logged:
-			logged = true
-			g.logger.WarnContext(ctx, "operation cannot be read while a request waits for it",
-				slog.String("operation_id", w.id), slog.Any("error", err))
-		}
 	}
-	return op
 }
 
 func (g *Gateway) failOperations(x *exchange, r *http.Request, err error, detail string) {

@@ -187,7 +187,7 @@ func TestAnUnkeyedIDIsForgottenAfterADay(t *testing.T) {
 		time.Sleep(24 * time.Hour)
 		wantStatus(t, b.do(http.MethodGet, "/v1/operations/"+unkeyed, ""), http.StatusOK)
 		time.Sleep(time.Second)
-		wantProblem(t, b.do(http.MethodGet, "/v1/operations/"+unkeyed, ""), 404, "operation_not_found")
+		wantProblem(t, b.do(http.MethodGet, "/v1/operations/"+unkeyed, ""), http.StatusGone, "operation_expired")
 		wantStatus(t, b.do(http.MethodGet, "/v1/operations/"+keyed, ""), http.StatusOK)
 	})
 }
@@ -408,7 +408,7 @@ func TestWait(t *testing.T) {
 		reader := &fakeReader{deliveries: make(chan broker.Delivery)}
 		ctx, stop := context.WithCancel(t.Context())
 		listening := make(chan error, 1)
-		go func() { listening <- b.gateway.ListenOutcomes(ctx, reader) }()
+		go func() { listening <- b.gateway.ListenOutcomes(ctx, reader, undecoded) }()
 		began := time.Now()
 		answer := async(func() *httptest.ResponseRecorder { return b.order("Prefer: wait=5") })
 		id := placed(b)
@@ -423,7 +423,7 @@ func TestWait(t *testing.T) {
 			t.Errorf("after its context: %v", err)
 		}
 		close(reader.deliveries)
-		if err := b.gateway.ListenOutcomes(t.Context(), reader); err == nil {
+		if err := b.gateway.ListenOutcomes(t.Context(), reader, undecoded); err == nil {
 			t.Error("want the reader's error")
 		}
 	})
@@ -465,3 +465,6 @@ func (r *fakeReader) Next(ctx context.Context, _ int) ([]broker.Delivery, error)
 }
 
 func (r *fakeReader) Close() {}
+
+// undecoded has every outcome read.
+func undecoded(*events.Event) (gateway.Operation, bool) { return gateway.Operation{}, false }

@@ -8,14 +8,20 @@ import (
 	"time"
 
 	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/platform/gateway/expression"
 )
 
 // outcome tells how the end of an operation is answered over HTTP.
 type outcome struct {
 	completedStatus int
-	locationParts   []string       // around each {id}; nil for no Location
-	rejected        map[string]int // status by rejection code
+	location        pathTemplate        // nil for no Location
+	body            *expression.Program // nil for the operation itself
+	rejected        map[string]int      // status by rejection code
+	cancelRefused   bool                // clients may not cancel
 }
+
+// outcomeScope is what the body of an outcome may be made of.
+var outcomeScope = expression.NewScope(expression.Any("operation"), expression.Any("result"))
 
 // rejectedStatusDefault answers a rejection that no route gives a status.
 const rejectedStatusDefault = http.StatusConflict
@@ -32,9 +38,30 @@ func (t *Table) outcomeOf(commandType string) *outcome {
 	return genericOutcome
 }
 
-// location returns where what the operation made is to be found; empty when the
-// route does not say.
-func (o *outcome) location(id string) string { return strings.Join(o.locationParts, id) }
+// answersFrom reports whether an operation as an outcome event tells it is enough
+// to answer a request that waited: what is undone is told by its reason, and a body
+// that the route makes is made of the result.
+func (o *outcome) answersFrom(op *Operation) bool {
+	return op.Status == StatusCompensated || op.Status == StatusCompleted && o.body != nil || op.Status == StatusStuck
+}
+
+// document returns the body that the route makes of a completed operation.
+func (o *outcome) document(op *Operation) ([]byte, error) {
+	value, err := o.body.Make(func(name string) (any, bool) {
+		switch name {
+		case "operation":
+			return map[string]any{"id": op.ID, "status": string(op.Status)}, true
+		case "result":
+			result, fault := decodeStrict(op.Result)
+			return result, fault == nil
+		}
+		return nil, false
+	})
+	if err != nil {
+		return nil, err
+	}
+	return encode(value)
+}
 
 // problem returns what an operation that ended badly is told as, nil for others.
 func (o *outcome) problem(op *Operation) *Problem {
@@ -65,12 +92,15 @@ func (o *outcome) compensation(rejection *events.Rejection) *Problem {
 // commandRoute is the target of a route of kind command.
 type commandRoute struct{ acceptance acceptance }
 
+func (c commandRoute) leads() string   { return c.acceptance.contract.Type }
+func (c commandRoute) body() *contract { return c.acceptance.contract }
+
 func (c commandRoute) serve(g *Gateway, _ *snapshot) handler {
 	return func(x *exchange, r *http.Request) { g.accept(x, r, &c.acceptance) }
 }
 
 func readCommandRoute(t *tableReader, rt *route, m mapping) target {
-	a := acceptance{routeID: rt.id, method: rt.method}
+	a := acceptance{routeID: rt.id, method: rt.method, guards: rt.guards}
 	if rt.pattern != "" {
 		switch {
 		case !slices.Contains([]string{http.MethodPost, http.MethodPut, http.MethodPatch}, rt.method):
@@ -97,12 +127,29 @@ func readCommandRoute(t *tableReader, rt *route, m mapping) target {
 		m.failAt(m.at("idempotency"), "idempotency: %q is neither optional nor required", idempotency)
 	}
 	a.waitDefault, a.waitMax = readWait(m)
+	if text := m.text("key"); text != "" {
+		var err error
+		if a.key, err = bodyScope.Words(text); err != nil {
+			m.failAt(m.at("key"), "key: %v", err)
+		}
+		if a.keyRequired {
+			m.failAt(m.at("key"), "key: it makes a repeat safe by itself, so leave out idempotency")
+		}
+	}
 	a.outcome = readOutcome(m, a.contract)
+	switch cancel := m.text("cancel"); cancel {
+	case "", "allowed":
+	case "refused":
+		a.outcome.cancelRefused = true
+	default:
+		m.failAt(m.at("cancel"), "cancel: %q is neither allowed nor refused", cancel)
+	}
 	if a.contract == nil {
 		return nil
 	}
 	if _, taken := t.table.outcomes[a.contract.Type]; !taken {
 		t.table.outcomes[a.contract.Type] = a.outcome
+		t.table.first[a.contract.Type] = &a
 	}
 	return commandRoute{a}
 }
@@ -135,6 +182,11 @@ func readWait(m mapping) (byDefault, most time.Duration) {
 	return byDefault, most
 }
 
+// engineCodes are those that the engine itself gives a saga that is undone.
+var engineCodes = []string{
+	"timeout", "deadline_exceeded", "expired", "cancelled", "compensated_by_operator", "revoked", "invalid_request", "definition_failed",
+}
+
 var codePattern = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
 
 func readOutcome(m mapping, c *contract) *outcome {
@@ -151,9 +203,15 @@ func readOutcome(m mapping, c *contract) *outcome {
 			}
 		}
 		if location := completed.text("location"); location != "" {
-			o.locationParts = strings.Split(location, "{id}")
-			if rest := strings.Join(o.locationParts, ""); !strings.HasPrefix(location, "/") || strings.ContainsAny(rest, "{} \r\n") {
-				completed.failAt(completed.at("location"), "location: want a path in which {id} stands for the operation, such as /v1/orders/{id}")
+			var err error
+			if o.location, err = parsePathTemplate(location); err != nil {
+				completed.failAt(completed.at("location"), "location: %v", err)
+			}
+		}
+		if text := completed.text("body"); text != "" {
+			var err error
+			if o.body, err = outcomeScope.Document(text); err != nil {
+				completed.failAt(completed.at("body"), "body: %v", err)
 			}
 		}
 		completed.end()
@@ -161,7 +219,7 @@ func readOutcome(m mapping, c *contract) *outcome {
 	if rejected, ok := all.inner("rejected"); ok {
 		for _, name := range rejected.names {
 			code := name.Value
-			if !codePattern.MatchString(code) || c != nil && len(c.Rejections) > 0 && !slices.Contains(c.Rejections, events.Code(code)) {
+			if !codePattern.MatchString(code) || c != nil && len(c.Rejections) > 0 && !slices.Contains(c.Rejections, events.Code(code)) && !slices.Contains(engineCodes, code) {
 				rejected.failAt(name, "%q is no rejection code of the command", code)
 			}
 			status, ok := rejected.number(code)

@@ -49,6 +49,17 @@ const (
 	codeRequestTimeout        = "request_timeout"
 	codeMalformedJSON         = "malformed_json"
 	codeInvalidRequest        = "invalid_request"
+	codeRefused               = "refused"
+	codeNotAcceptable         = "not_acceptable"
+	codeQueryInvalid          = "query_invalid"
+	codeCancelRefused         = "cancel_refused"
+	codePastPivot             = "past_pivot"
+	codeOperationExpired      = "operation_expired"
+	codeOperationUnfinished   = "operation_unfinished"
+	codeBusinessKeyInUse      = "business_key_in_use"
+	codeExpired               = "expired"
+	codeExpiryInvalid         = "expirytime_invalid"
+	codePreferenceRefused     = "preference_refused"
 	codeIdempotencyKeyInvalid = "idempotency_key_invalid"
 	codeIdempotencyKeyMissing = "idempotency_key_required"
 	codeIdempotencyKeyReused  = "idempotency_key_reused"
@@ -86,6 +97,17 @@ var catalogue = map[string]catalogueEntry{
 	codeRequestTimeout:        {"The body did not arrive in time", http.StatusRequestTimeout, true},
 	codeMalformedJSON:         {"The body is not acceptable JSON", http.StatusBadRequest, false},
 	codeInvalidRequest:        {"The request is not valid", http.StatusUnprocessableEntity, false},
+	codeNotAcceptable:         {"There is no such representation", http.StatusNotAcceptable, false},
+	codePreferenceRefused:     {"The preference cannot be honoured", http.StatusBadRequest, false},
+	codeExpiryInvalid:         {"The expiry time is not valid", http.StatusBadRequest, false},
+	codeExpired:               {"The command came too late", http.StatusUnprocessableEntity, false},
+	codeBusinessKeyInUse:      {"The business key is in use", http.StatusConflict, false},
+	codeOperationUnfinished:   {"The operation is under way", http.StatusConflict, true},
+	codeOperationExpired:      {"The operation is no longer kept", http.StatusGone, false},
+	codePastPivot:             {"The operation can no longer be undone", http.StatusConflict, false},
+	codeCancelRefused:         {"The operation cannot be cancelled from here", http.StatusConflict, false},
+	codeQueryInvalid:          {"The query is not valid", http.StatusBadRequest, false},
+	codeRefused:               {"The request was refused", http.StatusForbidden, false},
 	codeIdempotencyKeyInvalid: {"The Idempotency-Key is not valid", http.StatusBadRequest, false},
 	codeIdempotencyKeyMissing: {"An Idempotency-Key is required", http.StatusBadRequest, false},
 	codeIdempotencyKeyReused:  {"The Idempotency-Key was used for another request", http.StatusUnprocessableEntity, false},

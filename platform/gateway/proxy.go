@@ -32,9 +32,14 @@ const (
 var errUpstreamTimeout = errors.New("the upstream was silent for too long")
 
 // proxyRoute is the target of a route of kind proxy.
-type proxyRoute struct{ upstream string }
+type proxyRoute struct {
+	upstream string
+	guards   []guard
+}
 
-func readProxyRoute(t *tableReader, _ *route, m mapping) target {
+func (p proxyRoute) leads() string { return p.upstream }
+
+func readProxyRoute(t *tableReader, rt *route, m mapping) target {
 	name := m.required("upstream")
 	if name == "" {
 		return nil
@@ -42,10 +47,20 @@ func readProxyRoute(t *tableReader, _ *route, m mapping) target {
 	if _, known := t.table.upstreams[name]; !known {
 		m.failAt(m.at("upstream"), "upstream: %q is unknown, want one of %s", name, strings.Join(sortedKeys(t.table.upstreams), ", "))
 	}
-	return proxyRoute{name}
+	return proxyRoute{name, rt.guards}
 }
 
-func (p proxyRoute) serve(_ *Gateway, s *snapshot) handler { return s.upstreams[p.upstream].serve }
+func (p proxyRoute) serve(g *Gateway, s *snapshot) handler {
+	pass := s.upstreams[p.upstream].serve
+	if len(p.guards) == 0 {
+		return pass
+	}
+	return func(x *exchange, r *http.Request) {
+		if g.checkGuards(x, r, p.guards, requestInput(r, nil)) {
+			pass(x, r)
+		}
+	}
+}
 
 // upstream passes requests on to one service over its own connections.
 type upstream struct {

@@ -162,7 +162,7 @@ func TestProxyFailures(t *testing.T) {
 		t.Cleanup(server.Close)
 		t.Cleanup(func() { close(release) })
 		b := setup(t)
-		parsed, err := gateway.ParseTable("routes.yaml", []byte(table), commands(t), lookupIn(map[string]string{"ORDER_URL": server.URL}), signals()...)
+		parsed, err := gateway.ParseTable("routes.yaml", []byte(table), contracts(t), lookupIn(map[string]string{"ORDER_URL": server.URL}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -222,7 +222,7 @@ func TestSetTable(t *testing.T) {
 	wantStatus(t, b.do(http.MethodGet, "/v1/orders/1", ""), http.StatusOK)
 
 	table, err := gateway.ParseTable("routes.yaml",
-		[]byte(strings.Replace(routes, "POST /v1/orders\n", "POST /v2/orders\n", 1)), commands(t), lookupIn(env), signals()...)
+		[]byte(strings.Replace(routes, "POST /v1/orders\n", "POST /v2/orders\n", 1)), contracts(t), lookupIn(env))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-chi/chi/v5"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/countermand/countermand/events"
 )
 
 const (
@@ -26,15 +29,21 @@ type Table struct {
 	upstreams map[string]upstreamConfig
 	commands  map[string]*contract
 	signals   map[string]*contract
-	outcomes  map[string]*outcome // by command type: of the first route of that command
+	facts     map[string]*contract
+	outcomes  map[string]*outcome    // by command type: of the first route of that command
+	first     map[string]*acceptance // by command type: how its first route takes it
+	paths     *chi.Mux               // finds routes, and serves nothing
 }
 
 // route is one entry of a table.
 type route struct {
 	id      string
+	kind    string
 	method  string
 	pattern string
+	guards  []guard
 	target  target
+	line    int
 }
 
 // target is what a route leads to. Each kind has its own type.
@@ -65,32 +74,24 @@ var kinds = map[string]func(*tableReader, *route, mapping) target{
 	"signal":  readSignalRoute,
 }
 
-// ParseTable reads a route table, in YAML, for those commands and signals. file is
-// what errors call it. The only place where the environment comes in is ${NAME} or
+// ParseTable reads a route table, in YAML, for those contracts. file is what errors
+// call it. The only place where the environment comes in is ${NAME} or
 // ${NAME:-default} in the url of an upstream, looked up with lookupEnv.
 //
-// It reports every fault of the file, joined, each with file and line: unknown
-// fields, kinds, upstreams and commands, ids and paths that come twice, paths
+// It reports every fault of the file, joined, each with file and line: what breaks
+// [TableSchema], unknown fields, kinds, upstreams and commands, ids and paths that come twice, paths
 // that would take requests from the built-in resources, and statuses that make
 // no sense.
-func ParseTable(file string, data []byte, commands []Command, lookupEnv func(string) (string, bool), signals ...Signal) (*Table, error) {
+func ParseTable(file string, data []byte, contracts Contracts, lookupEnv func(string) (string, bool)) (*Table, error) {
 	table := &Table{
 		upstreams: make(map[string]upstreamConfig),
-		commands:  make(map[string]*contract, len(commands)),
-		signals:   make(map[string]*contract, len(signals)),
+		commands:  make(map[string]*contract, len(contracts.Commands)),
+		signals:   make(map[string]*contract, len(contracts.Signals)),
+		facts:     make(map[string]*contract, len(contracts.Facts)),
 		outcomes:  make(map[string]*outcome),
+		first:     make(map[string]*acceptance),
 	}
-	var errs []error
-	for _, command := range commands {
-		c, err := compileContract(command)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		table.commands[command.Type] = c
-	}
-	errs = append(errs, table.compileSignals(signals))
-	if err := errors.Join(errs...); err != nil {
+	if err := table.compile(contracts); err != nil {
 		return nil, err // the file's own faults would follow from these
 	}
 	if len(data) > tableBytesMax {
@@ -102,10 +103,46 @@ func ParseTable(file string, data []byte, commands []Command, lookupEnv func(str
 	}
 	reader := &tableReader{document: &document{file: file}, table: table, lookupEnv: lookupEnv}
 	reader.read(root)
+	reader.checkSchema(root)
 	if err := reader.err(); err != nil {
 		return nil, err
 	}
+	table.index()
 	return table, nil
+}
+
+// Topics returns the topics that routes of the table publish events to. They must
+// exist before it is served.
+func (t *Table) Topics() []events.Topic {
+	var topics []events.Topic
+	for _, rt := range t.routes {
+		if target, ok := rt.target.(interface{ topic() events.Topic }); ok && !slices.Contains(topics, target.topic()) {
+			topics = append(topics, target.topic())
+		}
+	}
+	return topics
+}
+
+func (t *Table) compile(contracts Contracts) error {
+	var errs []error
+	add := func(to map[string]*contract, command Command) {
+		c, err := compileContract(command)
+		if err != nil {
+			errs = append(errs, err)
+			return
+		}
+		to[command.Type] = c
+	}
+	for _, command := range contracts.Commands {
+		add(t.commands, command)
+	}
+	for _, signal := range contracts.Signals {
+		add(t.signals, Command{Type: signal.Type, Topic: events.Signals, Schema: signal.Schema})
+	}
+	for _, fact := range contracts.Facts {
+		add(t.facts, Command{Type: fact.Type, Topic: events.FactTopic(fact.Type), Schema: fact.Schema})
+	}
+	return errors.Join(errs...)
 }
 
 func parseYAML(file string, data []byte) (*yaml.Node, error) {
@@ -217,7 +254,7 @@ var (
 	idPattern  = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 	envPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	// reservedIDs are the routes that are always there.
-	reservedIDs = []string{routeUnmatched, routeCommands, routeOperations}
+	reservedIDs = []string{routeUnmatched, routeCommands, routeOperations, routeOperationList, routeOperationEvents}
 )
 
 func (t *tableReader) readRoutes(node *yaml.Node) {
@@ -251,7 +288,7 @@ func (t *tableReader) readRoute(entry *yaml.Node) *route {
 	if !ok {
 		return nil
 	}
-	rt := &route{id: m.required("id")}
+	rt := &route{id: m.required("id"), line: entry.Line}
 	if rt.id != "" {
 		m.what = "route " + rt.id
 		if !idPattern.MatchString(rt.id) {
@@ -275,6 +312,8 @@ func (t *tableReader) readRoute(entry *yaml.Node) *route {
 		}
 		return rt // which of its fields are unknown depends on the kind
 	}
+	rt.kind = kind
+	rt.guards = readGuards(m, guardScopes[kind])
 	rt.target = read(t, rt, m)
 	m.end()
 	return rt

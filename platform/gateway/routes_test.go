@@ -33,7 +33,7 @@ func TestTableFaults(t *testing.T) {
 			for line := range strings.Lines(expected) {
 				want = append(want, strings.TrimPrefix(strings.TrimSpace(line), "# "))
 			}
-			_, err = gateway.ParseTable("routes.yaml", []byte(table), commands(t), lookupIn(map[string]string{"EMPTY": ""}), signals()...)
+			_, err = gateway.ParseTable("routes.yaml", []byte(table), contracts(t), lookupIn(map[string]string{"EMPTY": ""}))
 			if err == nil {
 				t.Fatal("want errors")
 			}
@@ -63,7 +63,7 @@ upstreams: {order: &u {url: "https://order.example/base", timeout: 1m}, stock: *
 routes: [{id: a, kind: proxy, match: GET /a, upstream: stock}]
 `,
 	} {
-		if _, err := gateway.ParseTable("routes.yaml", []byte(table), commands(t), lookupIn(nil)); err != nil {
+		if _, err := gateway.ParseTable("routes.yaml", []byte(table), contracts(t), lookupIn(nil)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -84,7 +84,7 @@ func TestEnvironmentInUpstreams(t *testing.T) {
 		"http://user:secret@h":                   `"http://user:xxxxx@h": want http or https, a host and at most a path`,
 	} {
 		table := fmt.Sprintf("version: 1\nupstreams: {a: {url: %q}}\n", url)
-		_, err := gateway.ParseTable("routes.yaml", []byte(table), nil, lookupIn(env))
+		_, err := gateway.ParseTable("routes.yaml", []byte(table), gateway.Contracts{}, lookupIn(env))
 		switch {
 		case want == "" && err != nil:
 			t.Errorf("%s: %v", url, err)
@@ -104,7 +104,7 @@ func TestContractsThatCannotBeServed(t *testing.T) {
 		"schema outside":  {Type: "shop.order.do.v1", Topic: "shop.commands", Schema: []byte(`{"$ref":"file:///etc/passwd"}`)},
 		"schema on a net": {Type: "shop.order.do.v1", Topic: "shop.commands", Schema: []byte(`{"$ref":"http://127.0.0.1/x"}`)},
 	} {
-		if _, err := gateway.ParseTable("routes.yaml", []byte("version: 1"), []gateway.Command{command}, lookupIn(nil)); err == nil {
+		if _, err := gateway.ParseTable("routes.yaml", []byte("version: 1"), gateway.Contracts{Commands: []gateway.Command{command}}, lookupIn(nil)); err == nil {
 			t.Errorf("%s: want an error", name)
 		}
 	}
@@ -112,7 +112,7 @@ func TestContractsThatCannotBeServed(t *testing.T) {
 
 func TestNew(t *testing.T) {
 	t.Parallel()
-	table, err := gateway.ParseTable("routes.yaml", []byte("version: 1"), nil, lookupIn(nil))
+	table, err := gateway.ParseTable("routes.yaml", []byte("version: 1"), gateway.Contracts{}, lookupIn(nil))
 	if err != nil {
 		t.Fatal(err)
 	}

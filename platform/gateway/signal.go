@@ -27,14 +27,18 @@ type signalRoute struct {
 	routeID  string
 	contract *contract
 	to       string // type of the command that started the operation
+	guards   []guard
 }
+
+func (s signalRoute) leads() string   { return s.contract.Type }
+func (s signalRoute) body() *contract { return s.contract }
 
 func (s signalRoute) serve(g *Gateway, _ *snapshot) handler {
 	return func(x *exchange, r *http.Request) { g.acceptSignal(x, r, &s) }
 }
 
 func readSignalRoute(t *tableReader, rt *route, m mapping) target {
-	s := signalRoute{routeID: rt.id}
+	s := signalRoute{routeID: rt.id, guards: rt.guards}
 	if rt.pattern != "" {
 		switch {
 		case rt.method != http.MethodPost:
@@ -59,20 +63,6 @@ func readSignalRoute(t *tableReader, rt *route, m mapping) target {
 	return s
 }
 
-// compileSignals adds the signals to the table.
-func (t *Table) compileSignals(signals []Signal) error {
-	var errs []error
-	for _, signal := range signals {
-		c, err := compileContract(Command{Type: signal.Type, Topic: events.Signals, Schema: signal.Schema})
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		t.signals[signal.Type] = c
-	}
-	return errors.Join(errs...)
-}
-
 // acceptSignal takes a signal in: it checks the request and that there is such an
 // operation that has not ended, publishes the signal and answers 202. Whether the
 // saga still waits for it when it arrives, only the operation tells.
@@ -88,20 +78,23 @@ func (g *Gateway) acceptSignal(x *exchange, r *http.Request, s *signalRoute) {
 		x.fail(r, codeOperationNotFound, "")
 		return
 	}
-	body, ok := g.readCommand(x, r, s.contract)
-	if !ok {
+	body, document, ok := g.readCommand(x, r, s.contract)
+	if !ok || !g.checkGuards(x, r, s.guards, requestInput(r, document)) {
 		return
 	}
-	op, err := g.lookUp(r.Context(), text)
+	identity := IdentityOf(r.Context())
+	op, err := g.find(r.Context(), id, text)
 	switch {
+	case errors.Is(err, errGone):
+		x.fail(r, codeOperationExpired, goneDetail)
+		return
 	case errors.Is(err, ErrNotFound):
-		if op, ok = g.acceptedOperation(id); !ok {
-			x.fail(r, codeOperationNotFound, "")
-			return
-		}
+		x.fail(r, codeOperationNotFound, "")
+		return
 	case err != nil:
 		g.failOperations(x, r, err, "The signal was not sent. Try again in a moment.")
 		return
+	case op.Status == StatusAccepted: // its saga will tell what it takes
 	case op.Command != s.to:
 		x.fail(r, codeOperationNotFound, "")
 		return
@@ -109,9 +102,9 @@ func (g *Gateway) acceptSignal(x *exchange, r *http.Request, s *signalRoute) {
 		x.fail(r, codeOperationEnded, fmt.Sprintf("The operation has ended %s, so nothing waits for the signal.", op.Status))
 		return
 	}
-	eventID := g.mint.fresh(time.Now()).String()
+	eventID := g.mint.fresh("", time.Now()).String()
 	if keyed {
-		eventID = g.mint.derived("", "", http.MethodPost, s.routeID, text, key).String()
+		eventID = g.mint.derived("", macOfKey, identity.Tenant, identity.Client, http.MethodPost, s.routeID, text, key).String()
 	}
 	if !g.publishSignal(x, r, s, eventID, text, body) {
 		return

@@ -11,9 +11,11 @@ import (
 
 // The routes that are always there, and what is told of requests without one.
 const (
-	routeUnmatched  = "unmatched"
-	routeCommands   = "commands"
-	routeOperations = "operations"
+	routeUnmatched       = "unmatched"
+	routeCommands        = "commands"
+	routeOperations      = "operations"
+	routeOperationList   = "operation-list"
+	routeOperationEvents = "operation-events"
 )
 
 // handler serves a request that was routed.
@@ -55,6 +57,11 @@ func (g *Gateway) newSnapshot(table *Table, before *snapshot) (*snapshot, error)
 	s.add(g, routeCommands, http.MethodPost, "/v1/commands/{type}", with(g.serveAnyCommand))
 	s.add(g, routeOperations, http.MethodGet, "/v1/operations/{id}", with(g.serveOperation))
 	s.add(g, routeOperations, http.MethodHead, "/v1/operations/{id}", with(g.serveOperation))
+	s.add(g, routeOperations, http.MethodDelete, "/v1/operations/{id}", with(g.serveCancel))
+	for _, method := range []string{http.MethodGet, http.MethodHead} {
+		s.add(g, routeOperationList, method, "/v1/operations", with(g.serveOperations))
+		s.add(g, routeOperationEvents, method, "/v1/operations/{id}/events", with(g.serveProgress))
+	}
 	for _, rt := range table.routes {
 		serve := rt.target.serve(g, s)
 		s.add(g, rt.id, rt.method, rt.pattern, serve)

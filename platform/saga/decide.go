@@ -35,6 +35,9 @@ type StartInput struct {
 	ReplyTo events.Topic
 	// At is when the command was made, by its sender's clock.
 	At time.Time
+	// Expires is when whoever sent it has no more use for it; zero for never. A saga
+	// that would begin later does nothing and ends compensated with the code expired.
+	Expires time.Time
 }
 
 // ReplyInput is a participant's answer.
@@ -179,6 +182,10 @@ func (d *decision) start(input StartInput) {
 	d.UpdatedAt = d.CreatedAt
 	if d.program.Deadline > 0 {
 		d.Deadline = d.CreatedAt.Add(d.program.Deadline).Truncate(time.Microsecond)
+	}
+	if !input.Expires.IsZero() && !d.now.Before(input.Expires) {
+		d.Backward, d.Failure = true, &Failure{Code: "expired", Message: "the command came after its expiry time"}
+		return
 	}
 	err := protect(func() (err error) {
 		d.value, err = d.program.begin(input.ID, input.Request)

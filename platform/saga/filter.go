@@ -10,6 +10,10 @@ import (
 type Filter struct {
 	Status     Status
 	Definition string
+	// Definitions selects sagas of any of them.
+	Definitions []string
+	// Tenant owns the sagas: the one that its gateway named.
+	Tenant string
 	// Code is of the failure or trouble, such as out_of_stock; Step is where that
 	// was, or a step that is waited for.
 	Code string
@@ -50,6 +54,12 @@ func (f Filter) query() (*query, error) {
 	where := []string{"s.status = each"}
 	if f.Definition != "" {
 		where = append(where, "s.definition = "+q.arg(f.Definition))
+	}
+	if f.Definitions != nil {
+		where = append(where, "s.definition = any("+q.arg(f.Definitions)+")")
+	}
+	if f.Tenant != "" {
+		where = append(where, "s.id in (select saga_id from saga_attribute where name = "+q.arg(tenantAttribute)+" and value = "+q.arg(f.Tenant)+")")
 	}
 	if f.Code != "" {
 		where = append(where, "s.code = "+q.arg(f.Code))

@@ -132,7 +132,12 @@ type change struct {
 	locks      bool          // it may hold locks
 	attributes map[string]string
 	known      map[string]string // attributes before
+	tenant     string            // of a saga that begins; empty for none
 }
+
+// tenantAttribute is the attribute of a saga that begins for a tenant. No
+// definition can set it: its names begin with a letter.
+const tenantAttribute = "_tenant"
 
 // append takes a transition in.
 func (c *change) append(next Instance, cause Cause, now time.Time) error {
@@ -245,6 +250,10 @@ func queueChanges(batch *pgx.Batch, changes []change) {
 		c := &known
 		if ch.before.revision == 0 {
 			c = &fresh
+			if ch.tenant != "" {
+				attributes.ids, attributes.names = append(attributes.ids, ch.id), append(attributes.names, tenantAttribute)
+				attributes.values = append(attributes.values, ch.tenant)
+			}
 		}
 		why := or(in.Trouble, in.Failure)
 		if why == nil {

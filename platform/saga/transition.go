@@ -127,10 +127,21 @@ func (t *transition) begin(ctx context.Context, id uuid.UUID, program *Program, 
 		t.found[id] = saga
 	}
 	input := &StartInput{ID: id.String(), Request: event.Data, Fingerprint: event.Extension("fingerprint"), At: event.Time}
+	if text := event.Extension(events.ExpiryExtension); text != "" {
+		expires, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil {
+			return "", fmt.Errorf("expirytime of %s is no RFC 3339 time", event.Type)
+		}
+		input.Expires = expires
+	}
 	if event.ReplyTo != "" {
 		input.Parent, input.ReplyTo = event.CorrelationID, events.Topic(event.ReplyTo)
 	}
-	return t.decide(ctx, saga, Input{Start: input}, event)
+	verdict, err := t.decide(ctx, saga, Input{Start: input}, event)
+	if c := t.changed[id]; c != nil && !exists {
+		c.tenant = event.Extension(events.TenantExtension)
+	}
+	return verdict, err
 }
 
 // codeBytesMax bounds the code of a rejection, which goes into the outcome.

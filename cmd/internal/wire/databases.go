@@ -165,7 +165,7 @@ func grantReading(ctx context.Context, engineURL string) error {
 	for _, statement := range []string{
 		"grant connect on database " + pgx.Identifier{databases[0].name}.Sanitize() + " to " + user,
 		"grant usage on schema public to " + user,
-		"grant select on saga, saga_live, saga_log, saga_definition to " + user,
+		"grant select on saga, saga_live, saga_log, saga_attribute, saga_definition to " + user,
 	} {
 		if _, err := pool.Exec(ctx, statement); err != nil {
 			return fmt.Errorf("grant reading to the gateway: %w", err)

@@ -3,9 +3,9 @@ package wire
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -13,8 +13,10 @@ import (
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/events/shop"
+	"github.com/countermand/countermand/platform/admin"
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/gateway"
+	"github.com/countermand/countermand/platform/gateway/reload"
 	"github.com/countermand/countermand/platform/saga"
 )
 
@@ -23,21 +25,34 @@ var shopRoutes []byte
 
 func gatewayGraph() fx.Option {
 	return fx.Options(
-		fx.Provide(loadTable, newCommitter, saga.NewReader, newGateway),
+		fx.Provide(loadTable, newCommitter, saga.NewReader, newGateway, newLoader),
 		fx.Invoke(runGateway),
 	)
 }
 
-// startCommands tells the gateway which commands start a saga for a client, with
-// the schemas of their requests.
-func startCommands() ([]gateway.Command, error) {
-	starts := make(map[string]bool)
+// startTypes returns the type of the command that starts each definition.
+var startTypes = sync.OnceValues(func() (map[string]string, error) {
+	starts := make(map[string]string)
 	for _, definition := range Definitions() {
 		program, err := definition.Compile()
 		if err != nil {
 			return nil, err
 		}
-		starts[program.StartType] = true
+		starts[program.Name] = program.StartType
+	}
+	return starts, nil
+})
+
+// startCommands tells the gateway which commands start a saga for a client, with
+// the schemas of their requests.
+func startCommands() ([]gateway.Command, error) {
+	started, err := startTypes()
+	if err != nil {
+		return nil, err
+	}
+	starts := make(map[string]bool)
+	for _, command := range started {
+		starts[command] = true
 	}
 	var commands []gateway.Command
 	for _, contract := range shop.Contracts() {
@@ -66,23 +81,87 @@ func signals() ([]gateway.Signal, error) {
 	return []gateway.Signal{{Type: shop.ReviewDecided.Type(), Schema: schema}}, nil
 }
 
-func loadTable(config Config) (*gateway.Table, error) {
-	commands, err := startCommands()
-	if err != nil {
-		return nil, err
+// contracts are what a route table may speak of.
+func contracts() (gateway.Contracts, error) {
+	var (
+		c   gateway.Contracts
+		err error
+	)
+	if c.Commands, err = startCommands(); err != nil {
+		return c, err
 	}
-	awaited, err := signals()
-	if err != nil {
-		return nil, err
+	if c.Signals, err = signals(); err != nil {
+		return c, err
 	}
-	file, content := "routes.yaml (built in)", shopRoutes
-	if config.RoutesFile != "" {
-		file = config.RoutesFile
-		if content, err = os.ReadFile(file); err != nil {
-			return nil, fmt.Errorf("route table: %w", err)
+	for _, contract := range shop.Contracts() {
+		d := contract.Describe()
+		if d.Kind != events.KindFact {
+			continue
 		}
+		schema, err := shop.Schema(d.Type)
+		if err != nil {
+			return c, err
+		}
+		c.Facts = append(c.Facts, gateway.Fact{Type: d.Type, Schema: schema})
 	}
-	return gateway.ParseTable(file, content, commands, config.Lookup, awaited...)
+	return c, nil
+}
+
+// BuiltInRoutes is what errors call the route table of the shop.
+const BuiltInRoutes = "routes.yaml (built in)"
+
+// ReadRoutes returns the text of a route table, and what errors call it. An empty
+// file is that of the shop.
+func ReadRoutes(file string) (name string, text []byte, err error) {
+	if file == "" {
+		return BuiltInRoutes, shopRoutes, nil
+	}
+	if text, err = os.ReadFile(file); err != nil {
+		return file, nil, fmt.Errorf("route table: %w", err)
+	}
+	return file, text, nil
+}
+
+// ParseRoutes reads a route table for the contracts of this build.
+func ParseRoutes(name string, text []byte, lookupEnv func(string) (string, bool)) (*gateway.Table, error) {
+	c, err := contracts()
+	if err != nil {
+		return nil, err
+	}
+	return gateway.ParseTable(name, text, c, lookupEnv)
+}
+
+// loaded is a route table and what it was read from.
+type loaded struct {
+	*gateway.Table
+	name string
+	text []byte
+}
+
+func loadTable(config Config) (loaded, error) {
+	name, text, err := ReadRoutes(config.RoutesFile)
+	if err != nil {
+		return loaded{}, err
+	}
+	table, err := ParseRoutes(name, text, config.Lookup)
+	return loaded{table, name, text}, err
+}
+
+// newLoader makes what replaces the route table while the gateway runs.
+func newLoader(config Config, process *Process, table loaded, b broker.Broker, g *gateway.Gateway) (*reload.Loader, error) {
+	return reload.New(reload.Config{
+		File: config.RoutesFile, Name: table.name, Text: table.text, Table: table.Table,
+		Parse: func(name string, text []byte) (*gateway.Table, error) { return ParseRoutes(name, text, config.Lookup) },
+		Apply: func(ctx context.Context, table *gateway.Table) error {
+			if topics := table.Topics(); len(topics) > 0 {
+				if err := b.Ensure(ctx, topics...); err != nil {
+					return err
+				}
+			}
+			return g.SetTable(table)
+		},
+		Registerer: process.Registry, Logger: process.Logger,
+	})
 }
 
 func newCommitter(l lifecycle, b broker.Broker) *broker.Committer {
@@ -91,17 +170,17 @@ func newCommitter(l lifecycle, b broker.Broker) *broker.Committer {
 	return c
 }
 
-func newGateway(config Config, process *Process, table *gateway.Table, committer *broker.Committer, b broker.Broker, reader *saga.Reader) (*gateway.Gateway, error) {
+func newGateway(config Config, process *Process, table loaded, committer *broker.Committer, b broker.Broker, reader *saga.Reader) (*gateway.Gateway, error) {
 	return gateway.New(
 		gateway.Config{Secret: config.Secret, Registerer: process.Registry, Logger: process.Logger},
-		table,
+		table.Table,
 		gateway.Deps{Publisher: committer, Operations: operations{reader}, Lookup: b.Lookup},
 	)
 }
 
 // runGateway ensures the topics that commands and signals go to, follows outcomes and serves.
-func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g *gateway.Gateway, at *endpoint, _ *pgxpool.Pool) error {
-	topics := []events.Topic{events.Outcomes, events.Signals}
+func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g *gateway.Gateway, loader *reload.Loader, at *endpoint, table loaded, _ *pgxpool.Pool) error {
+	topics := append(table.Topics(), events.Outcomes, events.Signals)
 	commands, err := startCommands()
 	if err != nil {
 		return err
@@ -112,6 +191,8 @@ func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g
 		}
 	}
 	l.Hooks.Append(fx.StartHook(func(ctx context.Context) error { return b.Ensure(ctx, topics...) }))
+	l.run("routes", loader.Run)
+	loader.Register(process.Admin, admin.Protect)
 	l.run("outcomes", func(ctx context.Context) error { return followOutcomes(ctx, process, b, g) })
 	listener, err := listen(context.Background(), process.Logger, "http", config.HTTPAddr, DefaultHTTPAddr)
 	if err != nil {
@@ -131,7 +212,7 @@ func followOutcomes(ctx context.Context, process *Process, b broker.Broker, g *g
 	for ctx.Err() == nil {
 		reader, err := b.Tail(ctx, events.Outcomes)
 		if err == nil {
-			err = g.ListenOutcomes(ctx, reader)
+			err = g.ListenOutcomes(ctx, reader, outcomeOf)
 			reader.Close()
 		}
 		if ctx.Err() != nil {
@@ -144,30 +225,4 @@ func followOutcomes(ctx context.Context, process *Process, b broker.Broker, g *g
 		}
 	}
 	return nil
-}
-
-// operations shows sagas as the gateway's operations.
-type operations struct{ reader *saga.Reader }
-
-// Get implements [gateway.Operations].
-func (o operations) Get(ctx context.Context, id string) (gateway.Operation, error) {
-	in, _, err := o.reader.Get(ctx, id)
-	if err != nil {
-		if errors.Is(err, saga.ErrNotFound) {
-			return gateway.Operation{}, gateway.ErrNotFound
-		}
-		return gateway.Operation{}, err
-	}
-	op := gateway.Operation{
-		ID: in.ID, Status: gateway.Status(in.Status), Saga: &gateway.SagaVersion{Name: in.Name, Version: in.Version},
-		Result: in.Result, CreatedAt: in.CreatedAt, UpdatedAt: in.UpdatedAt,
-		Command: in.StartType, Fingerprint: in.Fingerprint, Steps: make([]gateway.StepProgress, len(in.Steps)),
-	}
-	for i, step := range in.Steps {
-		op.Steps[i] = gateway.StepProgress{Name: step.Name, Status: string(step.Status), Attempts: step.Do.Attempts}
-	}
-	if in.Failure != nil {
-		op.Rejection = &events.Rejection{Code: in.Failure.Code, Message: in.Failure.Message}
-	}
-	return op, nil
 }
