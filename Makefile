@@ -153,6 +153,10 @@ bench-peers: ## Run checkout-3 on this engine, DBOS and River, on one Postgres, 
 	@echo 'Downloading and compiling the peers, then several minutes of load; the figures come at the end.' >&2
 	@cd tests/bench/peers && GOWORK=off go run -mod=mod . $(ARGS)
 
+.PHONY: bench-forwarder
+bench-forwarder: ## Compare our relay with watermill's forwarder, from Postgres to JetStream, and print the ratio
+	@cd tests/bench/peers && GOWORK=off go run -mod=mod ./forwarder $(ARGS)
+
 .PHONY: contract
 contract: asyncapi ## Check the OpenAPI document of the admin API, answers against it, and the AsyncAPI documents
 	@cd tests/contract && GOWORK=off go test ./...

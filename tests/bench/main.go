@@ -30,6 +30,9 @@ type benchmark struct {
 }
 
 var benchmarks = map[string]benchmark{
+	"consumer":   {"a participant that clears a backlog of commands, with inbox and replies", consumerBench},
+	"latency":    {"from a business transaction to a reader, through outbox and broker, at a fixed rate", latencyBench},
+	"relay":      {"events from Postgres to the broker, one or ten to a business transaction", relayBench},
 	"checkout":   {"full checkouts over HTTP, JetStream and Postgres with fsync on", checkout},
 	"checkout3":  {"start and three steps of one row each, JetStream and Postgres with fsync on, no HTTP", checkout3Benchmark},
 	"engine":     {"the engine alone: ready batches of sagas with five steps, Postgres with fsync on", engineBench},
@@ -40,6 +43,7 @@ var benchmarks = map[string]benchmark{
 type options struct {
 	duration time.Duration
 	clients  int
+	broker   string // "nats" or "kafka", of relay, consumer and latency
 	commits  string // "command" or "batch": one variant of checkout3 only; empty: both
 	phase    string // the only phase to run; empty: all
 	profile  string // file for a CPU profile of the closed loop; empty: none
@@ -57,12 +61,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags.SetOutput(stderr)
 	flags.DurationVar(&opts.duration, "duration", 10*time.Second, "length of each measured phase")
 	flags.IntVar(&opts.clients, "clients", 128, "clients of the closed loop of checkout")
+	flags.StringVar(&opts.broker, "broker", "nats", "nats or kafka: the `broker` of relay, consumer and latency")
 	flags.StringVar(&opts.commits, "commits", "", "checkout3 with one commit per participant `command` or per batch only")
 	flags.StringVar(&opts.phase, "phase", "", "the only `phase` of checkout3 or engine to run, such as closed_1024")
 	flags.StringVar(&opts.profile, "profile", "", "file for a CPU profile of the process under the closed loop")
 	flags.BoolVar(&asJSON, "json", false, "print one JSON object")
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "usage: go run ./tests/bench NAME [--duration 10s] [--clients 128] [--commits command|batch] [--phase NAME] [--profile FILE] [--json]")
+		fmt.Fprintln(stderr, "usage: go run ./tests/bench NAME [--duration 10s] [--clients 128] [--broker nats|kafka] [--commits command|batch] [--phase NAME] [--profile FILE] [--json]")
 		for _, name := range slices.Sorted(maps.Keys(benchmarks)) {
 			fmt.Fprintf(stderr, "  %-12s %s\n", name, benchmarks[name].about)
 		}
@@ -78,6 +83,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	if err := flags.Parse(args[1:]); err != nil {
+		return 2
+	}
+	if opts.broker != "nats" && opts.broker != "kafka" {
+		fmt.Fprintf(stderr, "bench: there is no broker %q, only nats and kafka\n", opts.broker)
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -67,8 +67,8 @@ func (d *Database) Stop() error {
 	return nil
 }
 
-// open makes a database with those tables and returns a pool on it.
-func (d *Database) open(ctx context.Context, database string, params map[string]string, sets ...postgres.MigrationSet) (*pgxpool.Pool, error) {
+// Open drops and makes a database with those tables and returns a pool on it.
+func (d *Database) Open(ctx context.Context, database string, params map[string]string, sets ...postgres.MigrationSet) (*pgxpool.Pool, error) {
 	for _, statement := range []string{"drop database if exists " + database + " with (force)", "create database " + database} {
 		if _, err := d.Admin.Exec(ctx, statement); err != nil {
 			return nil, fmt.Errorf("%s: %w", statement, err)

@@ -60,7 +60,7 @@ type Alone struct {
 
 // StartAlone starts an engine on a fresh database.
 func StartAlone(ctx context.Context, d *Database, logger *slog.Logger) (*Alone, error) {
-	pool, err := d.open(ctx, engineDatabase, saga.SessionParams(),
+	pool, err := d.Open(ctx, engineDatabase, saga.SessionParams(),
 		postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()},
 		postgres.MigrationSet{Owner: "consumer", FS: consumer.Migrations()},
 		postgres.MigrationSet{Owner: "saga", FS: saga.Migrations()})

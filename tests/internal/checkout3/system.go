@@ -111,7 +111,7 @@ func Start(ctx context.Context, config Config) (_ *System, err error) {
 }
 
 func (s *System) startEngine(ctx, run context.Context, b broker.Broker) error {
-	pool, err := s.open(ctx, engineDatabase, saga.SessionParams(),
+	pool, err := s.Open(ctx, engineDatabase, saga.SessionParams(),
 		postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()},
 		postgres.MigrationSet{Owner: "consumer", FS: consumer.Migrations()},
 		postgres.MigrationSet{Owner: "saga", FS: saga.Migrations()})
@@ -139,7 +139,7 @@ func (s *System) startEngine(ctx, run context.Context, b broker.Broker) error {
 }
 
 func (s *System) startParticipant(ctx, run context.Context, b broker.Broker) error {
-	pool, err := s.open(ctx, participantDatabase, consumer.SessionParams(),
+	pool, err := s.Open(ctx, participantDatabase, consumer.SessionParams(),
 		postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()},
 		postgres.MigrationSet{Owner: "consumer", FS: consumer.Migrations()})
 	if err != nil {
