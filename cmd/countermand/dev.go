@@ -91,6 +91,11 @@ place an order, and wait for its outcome:
   curl -si %[1]s/v1/orders -H 'Content-Type: application/json' -H 'Prefer: wait=5' \
     -d '{"customer":"ada","currency":"EUR","items":[{"sku":"TEA-001","quantity":2}],"payment":{"token":"tok_ok"}}'
 
+follow an order as it goes, or cancel it, by the Location of its 202 (tok_slow takes three seconds):
+
+  curl -N %[1]s/v1/operations/ID/events
+  curl -si -X DELETE %[1]s/v1/operations/ID -H 'Prefer: wait=5'
+
 try tok_declined, tok_capture_fails, tok_slow or tok_never as the token, and look at the sagas:
 
   countermand saga list --admin %[2]s

@@ -261,7 +261,8 @@ func (l *Loader) Run(ctx context.Context) error {
 		select {
 		case <-changes:
 			settled.Reset(settle)
-		case _ = <-lost: // too many changes at once
+		case err := <-lost: // such as too many changes at once
+			l.config.Logger.DebugContext(ctx, "changes of the route table may be missed, so it is read", "error", err)
 			settled.Reset(settle)
 		case <-settled.C:
 			l.refresh(ctx)

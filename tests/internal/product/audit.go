@@ -30,6 +30,8 @@ var endings = map[string]ending{
 	// In doubt: the command may have come late, or after its undo and never.
 	"payment_timeout": {[]string{"cancelled"}, []string{"voided", "declined", ""}},
 	"timeout":         {[]string{"cancelled", ""}, []string{""}},
+	// By the client, at any step before the payment is captured.
+	"cancelled":       {[]string{"cancelled", ""}, []string{"voided", "declined", ""}},
 	"review_declined": {[]string{"cancelled"}, []string{"voided"}},
 	"review_expired":  {[]string{"cancelled"}, []string{"voided"}},
 }
