@@ -59,6 +59,10 @@ type FeedConfig struct {
 	// discarded. Keep it off for commands of sagas: their key is the saga, whose
 	// compensation would wait as well.
 	ParkKeys bool
+	// Look is how often the feed looks how far it is behind: every 15 s by default.
+	// When nothing was delivered for two looks although messages wait, its readers are
+	// made anew.
+	Look time.Duration
 	// ProcessTimeout bounds one batch: 30 s by default.
 	ProcessTimeout time.Duration
 	Logger         *slog.Logger
@@ -83,6 +87,9 @@ func (c FeedConfig) withDefaults() FeedConfig {
 	}
 	if c.Balance == 0 {
 		c.Balance = time.Second
+	}
+	if c.Look == 0 {
+		c.Look = 15 * time.Second
 	}
 	if c.ProcessTimeout == 0 {
 		c.ProcessTimeout = 30 * time.Second
@@ -191,6 +198,7 @@ func (f *Feed) feed(ctx context.Context, division *share.Division) error {
 		return err
 	}
 	group, run := errgroup.WithContext(ctx)
+	lookout := &lookout{feed: f, partitions: held}
 	for n := range min(f.config.Workers, len(held)) {
 		mine := make([]int, 0, len(held))
 		for i, partition := range held {
@@ -199,9 +207,13 @@ func (f *Feed) feed(ctx context.Context, division *share.Division) error {
 			}
 		}
 		w := newWorker(f, mine, positions)
+		lookout.workers = append(lookout.workers, &w.vitals)
 		group.Go(func() error { return w.run(run) })
 	}
 	group.Go(func() error { return f.watch(run, division) })
+	group.Go(func() error { return lookout.run(run) })
+	f.metrics.watch.Store(lookout)
+	defer f.metrics.watch.Store(nil)
 	return group.Wait()
 }
 

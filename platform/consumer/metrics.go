@@ -1,6 +1,10 @@
 package consumer
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // feedMetrics has one set of children per consumer, resolved once.
 type feedMetrics struct {
@@ -8,6 +12,10 @@ type feedMetrics struct {
 	batches, seconds, delay   prometheus.Histogram
 	dead, redriven            *prometheus.CounterVec
 	parked                    prometheus.Gauge
+	rebuilt                   prometheus.Counter
+	lag                       *prometheus.GaugeVec // by topic
+	oldest                    prometheus.GaugeFunc
+	watch                     *atomic.Pointer[lookout] // what oldest asks; nil while nothing is fed
 }
 
 func newFeedMetrics(name string) feedMetrics {
@@ -21,7 +29,22 @@ func newFeedMetrics(name string) feedMetrics {
 	vector := func(metric, help, label string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: metric, Help: help, ConstLabels: labels}, []string{label})
 	}
+	watch := new(atomic.Pointer[lookout])
 	return feedMetrics{
+		watch: watch,
+		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "countermand_consumer_lag", ConstLabels: labels,
+			Help: "Messages stored after what is handled, in the partitions of this process, when it last looked.",
+		}, []string{"topic"}),
+		oldest: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "countermand_consumer_oldest_seconds", Help: "Age of the oldest delivery in hand; 0 when there is none.", ConstLabels: labels,
+		}, func() float64 {
+			if l := watch.Load(); l != nil {
+				return l.oldest()
+			}
+			return 0
+		}),
+		rebuilt:  counter("countermand_consumer_rebuilt_total", "Times that readers which had stopped delivering were made anew."),
 		dead:     vector("countermand_consumer_dead_letters_total", "Events that became dead letters.", "reason"),
 		redriven: vector("countermand_consumer_redriven_total", "Dead letters that were handled again, by what became of them.", "outcome"),
 		parked: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -37,5 +60,5 @@ func newFeedMetrics(name string) feedMetrics {
 }
 
 func (m feedMetrics) register(r prometheus.Registerer) {
-	r.MustRegister(m.handled, m.failures, m.splits, m.batches, m.seconds, m.delay, m.dead, m.redriven, m.parked)
+	r.MustRegister(m.handled, m.failures, m.splits, m.batches, m.seconds, m.delay, m.dead, m.redriven, m.parked, m.rebuilt, m.lag, m.oldest)
 }

@@ -27,6 +27,7 @@ type worker struct {
 	stalls     map[Source]stall
 	missed     map[Source]bool // sources with deliveries that were let go, to be read again
 	pace       pace.Pace
+	vitals     vitals
 	letters    *redriver
 	lookAt     time.Time // when to look for dead letters that are due
 }
@@ -114,6 +115,7 @@ func (w *worker) loop(ctx context.Context, arrived <-chan []broker.Delivery) err
 		if err := w.gather(ctx, arrived); err != nil {
 			return err
 		}
+		w.show()
 		batch := w.next(w.feed.config.BatchMax)
 		if len(batch.Deliveries) == 0 {
 			continue
@@ -122,6 +124,7 @@ func (w *worker) loop(ctx context.Context, arrived <-chan []broker.Delivery) err
 		if err := w.process(ctx, batch); err != nil {
 			return err
 		}
+		w.show()
 		w.pace.Ended(began, len(batch.Deliveries))
 		for source := range w.missed {
 			if len(w.pending[source]) == 0 {

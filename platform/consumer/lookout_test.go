@@ -1,0 +1,113 @@
+package consumer_test
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/platform/broker"
+	"github.com/countermand/countermand/platform/consumer"
+)
+
+// deafening is a broker whose readers go deaf: those that are open when it is told
+// to deliver nothing any more, and say nothing.
+type deafening struct {
+	broker.Broker
+	opened, deaf atomic.Int64 // readers; those up to deaf deliver nothing
+}
+
+func (d *deafening) Read(ctx context.Context, topic events.Topic, from map[int]broker.Start) (broker.Reader, error) {
+	reader, err := d.Broker.Read(ctx, topic, from)
+	return &deaf{reader, d, d.opened.Add(1)}, err
+}
+
+type deaf struct {
+	broker.Reader
+	of     *deafening
+	number int64
+}
+
+func (r *deaf) Next(ctx context.Context, limit int) ([]broker.Delivery, error) {
+	batch, err := r.Reader.Next(ctx, limit)
+	if r.number <= r.of.deaf.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return batch, err
+}
+
+// A feed whose readers deliver nothing, though messages wait, makes them anew.
+func TestStuckReadersAreMadeAnew(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	deafening := &deafening{Broker: r.broker}
+	r.broker = deafening
+	registry := prometheus.NewRegistry()
+	r.feedWith(r.pool, consumer.FeedConfig{Look: 20 * time.Millisecond, Metrics: registry})
+	a, b := command(t, reserve, 0, "a"), command(t, reserve, 0, "b")
+	r.send(a)
+	r.wantReply(a, "")
+	deafening.deaf.Store(deafening.opened.Load())
+	r.send(b)
+	r.wantReply(b, "")
+	r.wantEffects("reserve a", "reserve b")
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(`
+		# HELP countermand_consumer_rebuilt_total Times that readers which had stopped delivering were made anew.
+		# TYPE countermand_consumer_rebuilt_total counter
+		countermand_consumer_rebuilt_total{consumer="`+name+`"} 1
+	`), "countermand_consumer_rebuilt_total"); err != nil {
+		t.Error(err)
+	}
+}
+
+// A handler that takes long holds up its feed and is let be; meanwhile the feed
+// tells how far it is behind.
+func TestAFeedThatIsBehindIsNotStuck(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	release := make(chan struct{})
+	r.on("reserve a", func(context.Context, pgx.Tx, int) error {
+		<-release
+		return nil
+	})
+	registry := prometheus.NewRegistry()
+	r.feedWith(r.pool, consumer.FeedConfig{BatchMax: 1, Look: 10 * time.Millisecond, Metrics: registry})
+	all := []events.Event{command(t, reserve, 0, "a"), command(t, reserve, 0, "b"), command(t, reserve, 0, "c")}
+	r.send(all...)
+	figure := func(metric string) (sum float64) {
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, family := range families {
+			if family.GetName() == metric {
+				for _, m := range family.GetMetric() {
+					sum += m.GetGauge().GetValue() + m.GetCounter().GetValue()
+				}
+			}
+		}
+		return sum
+	}
+	r.await("a lag of three", func() bool { return figure("countermand_consumer_lag") == 3 })
+	time.Sleep(100 * time.Millisecond) // ten looks
+	if age := figure("countermand_consumer_oldest_seconds"); age < 0.1 {
+		t.Errorf("the oldest is %.3f s old", age)
+	}
+	close(release)
+	for _, e := range all {
+		r.wantReply(e, "")
+	}
+	r.await("no lag", func() bool {
+		return figure("countermand_consumer_lag") == 0 && figure("countermand_consumer_oldest_seconds") == 0
+	})
+	if n := figure("countermand_consumer_rebuilt_total"); n != 0 {
+		t.Errorf("its readers were made anew %.0f times", n)
+	}
+}
