@@ -124,8 +124,10 @@ func (p *pulses) read(ctx context.Context) (sample, error) {
 	for _, listener := range p.listeners {
 		families, err := p.scrape(ctx, strings.TrimSuffix(listener, "/")+"/metrics")
 		if err != nil {
-			return s, failure{wire.ExitFailed, fmt.Errorf("read the metrics of %s: %w", listener, err),
-				"name the admin listeners of running processes with --admin, or start one: countermand dev"}
+			return s, failure{
+				wire.ExitFailed, fmt.Errorf("read the metrics of %s: %w", listener, err),
+				"name the admin listeners of running processes with --admin, or start one: countermand dev",
+			}
 		}
 		s.families = append(s.families, families)
 	}
