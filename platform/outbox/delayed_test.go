@@ -3,6 +3,7 @@ package outbox_test
 import (
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,6 +41,28 @@ func TestDelayedEvents(t *testing.T) {
 		r.wantStored("a", "b", "c", "d")
 		if <-early {
 			t.Error("it came before its time")
+		}
+	})
+	t.Run("come each at its own time when another one wakes the relay first", func(t *testing.T) {
+		t.Parallel()
+		r := setup(t)
+		first := now(r).Add(300 * time.Millisecond)
+		second := first.Add(600 * time.Millisecond)
+		var early atomic.Bool
+		r.broker.bend(func(m broker.Message) error {
+			if m.PublishID == "second" && now(r).Before(second) {
+				early.Store(true)
+			}
+			return nil
+		}, nil)
+		if err := errors.Join(r.writeAt(first, message("k", "first")), r.writeAt(second, message("k", "second"))); err != nil {
+			t.Fatal(err)
+		}
+		r.relay("relay", outbox.RelayConfig{})
+		r.await("both", func() bool { return len(r.broker.first()) == 2 })
+		r.wantStored("first", "second")
+		if early.Load() {
+			t.Error("the second came before its time")
 		}
 	})
 	t.Run("do not hold up or disturb the others", func(t *testing.T) {

@@ -124,6 +124,7 @@ func (s *stored) row(service string) (Row, json.RawMessage) {
 		CreatedAt: s.createdAt, Error: s.text,
 	}
 	switch s.state {
+	case Waiting:
 	case Dead:
 		r.Why = "the broker will never take it: requeue it when the cause is mended, or discard it"
 	case Parked:
