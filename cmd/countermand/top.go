@@ -235,13 +235,13 @@ func (p pulse) table() string {
 	}
 	line("CONSUMER", "LAG", "OLDEST", "HANDLED/S", "PER BATCH", "FAILED/S", "DEAD", "PARKED", "REBUILT")
 	for _, c := range p.Consumers {
-		line(c.Name, c.Lag, age(c.OldestSeconds), tenths(c.PerSecond), tenths(c.BatchSize), tenths(c.Failures), c.DeadLetters, c.ParkedKeys, c.Rebuilt)
+		line(c.Name, c.Lag, span(c.OldestSeconds), tenths(c.PerSecond), tenths(c.BatchSize), tenths(c.Failures), c.DeadLetters, c.ParkedKeys, c.Rebuilt)
 	}
 	_ = table.Flush()
 	text.WriteString("\n")
 	line("OUTBOX", "WAITING", "OLDEST", "PUBLISHED/S", "FAILED/S", "DEAD")
 	for _, o := range p.Outboxes {
-		line(o.Name, o.Waiting, age(o.OldestSeconds), tenths(o.PerSecond), tenths(o.Failed), o.Dead)
+		line(o.Name, o.Waiting, span(o.OldestSeconds), tenths(o.PerSecond), tenths(o.Failed), o.Dead)
 	}
 	_ = table.Flush()
 	return text.String()
@@ -249,6 +249,6 @@ func (p pulse) table() string {
 
 func tenths(v float64) string { return fmt.Sprintf("%.1f", v) }
 
-func age(seconds float64) string {
+func span(seconds float64) string {
 	return time.Duration(seconds * float64(time.Second)).Round(time.Millisecond).String()
 }

@@ -16,9 +16,12 @@ import (
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/admin"
+	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/consumer"
+	"github.com/countermand/countermand/platform/deadletter"
 	"github.com/countermand/countermand/platform/embedded/embeddedtest"
 	"github.com/countermand/countermand/platform/outbox"
+	"github.com/countermand/countermand/platform/outbox/operate"
 	"github.com/countermand/countermand/platform/postgres"
 	"github.com/countermand/countermand/platform/saga"
 )
@@ -90,6 +93,10 @@ func newOffice(t *testing.T) *office {
 	}
 	mux := http.NewServeMux()
 	admin.Register(mux, admin.Config{Reader: saga.NewReader(pool), Operator: engine, Logger: slog.New(slog.DiscardHandler)})
+	messaging := new(admin.Messaging)
+	messaging.AddDeadLetters(deadletter.NewStore("office", pool))
+	messaging.AddOutbox(operate.New("office", pool, nil))
+	admin.RegisterMessaging(mux, messaging, slog.New(slog.DiscardHandler))
 	o := &office{t: t, pool: pool, engine: engine, server: httptest.NewServer(mux)}
 	t.Cleanup(o.server.Close)
 	return o
@@ -178,5 +185,21 @@ func (o *office) problem(a answer, status int, code string) {
 	if err := json.Unmarshal([]byte(a.body), &p); err != nil || a.status != status || p.Status != status || p.Code != code ||
 		p.Detail == "" || p.Title == "" || !strings.HasSuffix(p.Type, ":"+code) || a.header.Get("Content-Type") != "application/problem+json" {
 		o.t.Errorf("answered %d %s, want the problem %d %s", a.status, a.body, status, code)
+	}
+}
+
+// setAside makes a dead letter and a dead row of the outbox, both of the number 1.
+func (o *office) setAside() {
+	o.t.Helper()
+	event, err := hold.New("e1", "/test", rental{Car: "a"}, time.Now())
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	var batch pgx.Batch
+	consumer.QueueDeadLetter(&batch, "office", &broker.Delivery{Topic: hold.Topic(), Offset: 1, Event: event}, 3, io.EOF)
+	batch.Queue(`insert into outbox_dead (id, lane, publish_id, topic, attributes, data, created_at, error)
+		values (1, 0, 'p', $1, $2, $3, now(), 'too large')`, string(hold.Topic()), events.AppendAttributes(nil, &event), event.Data)
+	if err := o.pool.SendBatch(o.t.Context(), &batch).Close(); err != nil {
+		o.t.Fatal(err)
 	}
 }

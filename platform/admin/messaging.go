@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/countermand/countermand/platform/deadletter"
+	"github.com/countermand/countermand/platform/outbox/operate"
 	"github.com/countermand/countermand/platform/postgres"
 )
 
@@ -19,6 +20,29 @@ import (
 type Messaging struct {
 	mu      sync.Mutex
 	letters []*deadletter.Store // by service
+	boxes   []*operate.Outbox   // by service
+}
+
+// AddOutbox adds the outbox of a service.
+func (m *Messaging) AddOutbox(box *operate.Outbox) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.boxes = append(slices.Clone(m.boxes), box) // readers may hold the old one
+	slices.SortFunc(m.boxes, func(a, b *operate.Outbox) int { return strings.Compare(a.Service(), b.Service()) })
+}
+
+// outboxes returns the outbox of one service, or of all.
+func (m *Messaging) outboxes(service string) []*operate.Outbox {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if service == "" {
+		return m.boxes
+	}
+	at := slices.IndexFunc(m.boxes, func(o *operate.Outbox) bool { return o.Service() == service })
+	if at < 0 {
+		return nil
+	}
+	return m.boxes[at : at+1]
 }
 
 // AddDeadLetters adds the dead letters of a service.
@@ -43,13 +67,18 @@ func (m *Messaging) stores(service string) []*deadletter.Store {
 	return m.letters[at : at+1]
 }
 
-// RegisterMessaging adds the dead letters to mux:
+// RegisterMessaging adds the dead letters and the outboxes to mux:
 //
 //	GET  /admin/v1/dead-letters            list, by service, newest first
 //	GET  /admin/v1/dead-letters:groups     how many there are of a kind
 //	GET  /admin/v1/dead-letters/{id}       one letter with its event and its log
 //	POST /admin/v1/dead-letters/{id}:VERB  redrive, discard, edit
 //	POST /admin/v1/dead-letters:bulk       redrive or discard all that a filter selects
+//	GET  /admin/v1/outboxes                how much waits, by lane
+//	GET  /admin/v1/outboxes:stuck          rows that wait too long, and why
+//	POST /admin/v1/outboxes:flush          wake the relays and wait until what is there is sent
+//	GET  /admin/v1/outbox-rows/{id}        a row that is set aside, with its event and its log
+//	POST /admin/v1/outbox-rows/{id}:VERB   requeue, discard
 func RegisterMessaging(mux *http.ServeMux, messaging *Messaging, logger *slog.Logger) {
 	a := &messagingAPI{api: api{logger: logger}, messaging: messaging}
 	handle := func(pattern string, handler http.HandlerFunc) { mux.Handle(pattern, guard(handler)) }
@@ -58,6 +87,11 @@ func RegisterMessaging(mux *http.ServeMux, messaging *Messaging, logger *slog.Lo
 	handle("GET /admin/v1/dead-letters/{id}", a.get)
 	handle("POST /admin/v1/dead-letters/{target}", a.order)
 	handle("POST /admin/v1/dead-letters:bulk", a.bulk)
+	handle("GET /admin/v1/outboxes", a.outboxes)
+	handle("GET /admin/v1/outboxes:stuck", a.stuck)
+	handle("POST /admin/v1/outboxes:flush", a.flush)
+	handle("GET /admin/v1/outbox-rows/{id}", a.outboxRow)
+	handle("POST /admin/v1/outbox-rows/{target}", a.outboxOrder)
 }
 
 type messagingAPI struct {
@@ -65,7 +99,8 @@ type messagingAPI struct {
 	messaging *Messaging
 }
 
-// letterStatuses are those of the codes of orders about dead letters that are refused.
+// letterStatuses are those of the codes of orders about dead letters and rows of
+// outboxes that are refused.
 var letterStatuses = map[string]int{
 	"reason_required":       http.StatusUnprocessableEntity,
 	"invalid_verb":          http.StatusUnprocessableEntity,
@@ -76,6 +111,7 @@ var letterStatuses = map[string]int{
 	"redriven_too_often":    http.StatusConflict,
 	"count_differs":         http.StatusConflict,
 	"too_many_dead_letters": http.StatusConflict,
+	"outbox_row_parked":     http.StatusConflict,
 }
 
 // fail answers with the problem that an error is.
@@ -88,7 +124,13 @@ func (a *messagingAPI) fail(w http.ResponseWriter, r *http.Request, err error) {
 		refuse(w, r, status, refused.Code, refused.Message)
 		return
 	}
+	if refused, ok := errors.AsType[*operate.RefusalError](err); ok {
+		refuse(w, r, letterStatuses[refused.Code], refused.Code, refused.Message)
+		return
+	}
 	switch {
+	case errors.Is(err, operate.ErrNotFound):
+		refuse(w, r, http.StatusNotFound, "outbox_row_not_found", err.Error())
 	case errors.Is(err, deadletter.ErrNotFound):
 		refuse(w, r, http.StatusNotFound, "dead_letter_not_found", err.Error())
 	case errors.Is(err, postgres.ErrCommitUnknown):

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -73,6 +74,52 @@ type Relay struct {
 	duplicate prometheus.Counter
 	failed    prometheus.Counter
 	dead      prometheus.Counter
+	released  prometheus.Counter
+	// Keys that wait behind a dead row, as [Relay.look] has found them. They and
+	// releaseAt belong to the session.
+	parked     map[string]bool
+	parkedKeys prometheus.Gauge
+	releaseAt  time.Time // of the next delayed event; zero: there is none
+
+	mu    sync.Mutex
+	state RelayState
+}
+
+// RelayState is how a relay fares.
+type RelayState struct {
+	// Lanes it owns, in order.
+	Lanes []int
+	// Failure is why it waits, empty when its last batch went out; FailingSince is
+	// when that began.
+	Failure      string
+	FailingSince time.Time
+}
+
+// State returns how the relay fares.
+func (r *Relay) State() RelayState {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state
+}
+
+func (r *Relay) holds(lanes []int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.state.Lanes = lanes
+}
+
+// fares takes in how the last batch went.
+func (r *Relay) fares(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		r.state.Failure, r.state.FailingSince = "", time.Time{}
+		return
+	}
+	r.state.Failure = err.Error()
+	if r.state.FailingSince.IsZero() {
+		r.state.FailingSince = time.Now()
+	}
 }
 
 // NewRelay returns a relay from the outbox in pool's database to publisher. It
@@ -90,11 +137,20 @@ func NewRelay(pool *pgxpool.Pool, publisher broker.Publisher, config RelayConfig
 			Name: "countermand_outbox_dead_total", ConstLabels: labels,
 			Help: "Messages of the outbox that the broker will never take.",
 		}),
+		released: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "countermand_outbox_released_total", ConstLabels: labels,
+			Help: "Delayed messages that were moved to the outbox.",
+		}),
+		parkedKeys: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "countermand_outbox_parked_keys", ConstLabels: labels,
+			Help: "Partition keys of this relay's lanes that wait behind a dead row.",
+		}),
+		parked: make(map[string]bool),
 	}
 	r.stored, r.duplicate = r.published.WithLabelValues("stored"), r.published.WithLabelValues("duplicate")
 	r.failed = r.published.WithLabelValues("failed")
 	if config.Metrics != nil {
-		config.Metrics.MustRegister(r.published, r.dead)
+		config.Metrics.MustRegister(r.published, r.dead, r.released, r.parkedKeys)
 	}
 	return r
 }
@@ -114,9 +170,11 @@ func (r *Relay) Wake() {
 func (r *Relay) Run(ctx context.Context) error {
 	for {
 		err := r.session(ctx)
+		r.holds(nil)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the end that was asked for
 		}
+		r.fares(err)
 		r.config.Logger.WarnContext(ctx, "outbox relay lost its session", "outbox", r.config.Name, "error", err)
 		select {
 		case <-time.After(time.Second):
@@ -181,7 +239,22 @@ func (r *Relay) session(ctx context.Context) error {
 			if err := balance(work, division); err != nil {
 				return err
 			}
+			r.holds(division.Held())
+			if err := r.look(work, conn, division.Held()); err != nil {
+				return err
+			}
 			balanceAt = time.Now().Add(r.config.Balance)
+		}
+		if !r.releaseAt.IsZero() && !r.releaseAt.After(time.Now()) {
+			more, err := r.release(work, conn, division.Held())
+			if err != nil {
+				return err
+			}
+			if !more {
+				if err := r.look(work, conn, division.Held()); err != nil {
+					return err
+				}
+			}
 		}
 		rows, err := r.exchange(work, conn, published, rotate(division.Held(), first))
 		if err != nil {
@@ -191,7 +264,7 @@ func (r *Relay) session(ctx context.Context) error {
 		if len(rows) == 0 {
 			select {
 			case <-r.wake:
-			case <-time.After(r.config.Poll):
+			case <-time.After(r.rest()):
 			case <-ctx.Done():
 			}
 			continue
@@ -200,6 +273,11 @@ func (r *Relay) session(ctx context.Context) error {
 			first = int(rows[len(rows)-1].Lane) + 1
 		}
 		published, err = r.publish(work, conn, rows)
+		if errors.Is(err, errUnparked) {
+			balanceAt = time.Time{}
+			continue
+		}
+		r.fares(err)
 		if err == nil {
 			failures = 0
 			continue
@@ -218,6 +296,14 @@ func (r *Relay) session(ctx context.Context) error {
 	}
 	r.drain(work, conn, published, division.Held())
 	return nil
+}
+
+// rest returns how long to wait for a wake-up.
+func (r *Relay) rest() time.Duration {
+	if r.releaseAt.IsZero() {
+		return r.config.Poll
+	}
+	return max(min(r.config.Poll, time.Until(r.releaseAt)), 0)
 }
 
 // rotate returns the lanes in order, beginning with the one numbered first or
@@ -279,26 +365,52 @@ func (r *Relay) exchange(ctx context.Context, conn *pgx.Conn, published []row, l
 	return rows, nil
 }
 
-// publish sends rows to the broker and returns those that are done with. The
-// error is nil when all are.
+// errUnparked means that a key was requeued or discarded since the relay has looked.
+var errUnparked = errors.New("a parked key is free again")
+
+// publish sends rows to the broker and returns those that are to be deleted. What is
+// set aside is gone already. The error is nil when nothing is left of rows.
 func (r *Relay) publish(ctx context.Context, conn *pgx.Conn, rows []row) (done []row, err error) {
 	messages := make([]broker.Message, 0, len(rows))
 	sent := make([]row, 0, len(rows))
+	var (
+		waiting     []row
+		waitingKeys []string
+	)
 	for _, row := range rows {
 		event, err := events.ParseAttributes(row.Attributes, row.Data)
 		if err != nil {
-			if err := r.bury(ctx, conn, row, err); err != nil {
+			if err := r.bury(ctx, conn, row, "", false, err); err != nil {
 				return done, err
 			}
-			done = append(done, row)
+			continue
+		}
+		if len(r.parked) > 0 && r.parked[event.Key()] {
+			waiting, waitingKeys = append(waiting, row), append(waitingKeys, event.Key())
 			continue
 		}
 		messages = append(messages, broker.Message{Topic: events.Topic(row.Topic), PublishID: row.PublishID, Event: event})
 		sent = append(sent, row)
 	}
-	if len(messages) == 0 {
-		return done, nil
+	if len(messages) > 0 {
+		if done, err = r.send(ctx, conn, messages, sent); err != nil {
+			return done, err
+		}
 	}
+	if len(waiting) > 0 {
+		parked, err := r.park(ctx, conn, waiting, waitingKeys)
+		if err != nil {
+			return done, err
+		}
+		if parked < len(waiting) {
+			return done, errUnparked
+		}
+	}
+	return done, nil
+}
+
+// send publishes messages, which are those of rows.
+func (r *Relay) send(ctx context.Context, conn *pgx.Conn, messages []broker.Message, rows []row) (done []row, err error) {
 	for i, receipt := range r.publisher.PublishBatch(ctx, messages) {
 		switch {
 		case receipt.Err == nil:
@@ -307,12 +419,15 @@ func (r *Relay) publish(ctx context.Context, conn *pgx.Conn, rows []row) (done [
 			} else {
 				r.stored.Inc()
 			}
-			done = append(done, sent[i])
+			done = append(done, rows[i])
 		case errors.Is(receipt.Err, broker.ErrRejected):
-			if buryErr := r.bury(ctx, conn, sent[i], receipt.Err); buryErr != nil {
+			key := messages[i].Event.Key()
+			if r.parked[key] {
+				continue // behind one that has died just now: it is parked when it is read again
+			}
+			if buryErr := r.bury(ctx, conn, rows[i], key, true, receipt.Err); buryErr != nil {
 				return done, buryErr
 			}
-			done = append(done, sent[i])
 		default:
 			r.failed.Inc()
 			if err == nil { // one reason says it all; a batch has hundreds
@@ -321,22 +436,6 @@ func (r *Relay) publish(ctx context.Context, conn *pgx.Conn, rows []row) (done [
 		}
 	}
 	return done, err
-}
-
-// bury sets a row aside that no broker will ever take, so that the lane goes on.
-func (r *Relay) bury(ctx context.Context, conn *pgx.Conn, row row, reason error) error {
-	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
-	defer cancel()
-	_, err := conn.Exec(ctx, `
-		insert into outbox_dead (id, publish_id, topic, attributes, data, created_at, error)
-		select id, publish_id, topic, attributes, data, created_at, $3 from outbox where lane = $1 and id = $2
-		on conflict (id) do nothing`, row.Lane, row.ID, printable(reason.Error()))
-	if err != nil {
-		return fmt.Errorf("set outbox row %d aside: %w", row.ID, err)
-	}
-	r.dead.Inc()
-	r.config.Logger.ErrorContext(ctx, "outbox row set aside", "outbox", r.config.Name, "row", row.ID, "topic", row.Topic, "error", reason)
-	return nil
 }
 
 // printable makes a text that Postgres takes out of any bytes.

@@ -145,10 +145,11 @@ func TestRelayFailures(t *testing.T) {
 			t.Errorf("published %q", got)
 		}
 	})
-	t.Run("what the broker never takes is set aside and the lane goes on", func(t *testing.T) {
+	t.Run("what the broker never takes is set aside and other keys of the lane go on", func(t *testing.T) {
 		t.Parallel()
 		r := setup(t)
-		r.write(series("a", 0, 10)...)
+		r.write(series("a", 0, 5)...)
+		r.write(series(sibling("a"), 0, 5)...)
 		r.broker.bend(func(m broker.Message) error {
 			if m.PublishID == "a/0004" {
 				return fmt.Errorf("%w: because of \x00\xff", broker.ErrRejected)
@@ -178,6 +179,15 @@ func TestRelayFailures(t *testing.T) {
 			t.Errorf("%d rows are set aside", n)
 		}
 	})
+}
+
+// sibling returns another key of the same lane.
+func sibling(key string) string {
+	for n := 0; ; n++ {
+		if other := fmt.Sprint("z", n); broker.Partition(other, outbox.Lanes) == broker.Partition(key, outbox.Lanes) {
+			return other
+		}
+	}
 }
 
 func TestRelayStopAndWake(t *testing.T) {

@@ -26,6 +26,7 @@ import (
 	"github.com/countermand/countermand/platform/deadletter"
 	"github.com/countermand/countermand/platform/embedded/embeddedtest"
 	"github.com/countermand/countermand/platform/outbox"
+	"github.com/countermand/countermand/platform/outbox/operate"
 	"github.com/countermand/countermand/platform/postgres"
 	"github.com/countermand/countermand/platform/saga"
 )
@@ -98,7 +99,8 @@ func holds(name string) saga.Step[leg] {
 // verbs are the colons of paths that the validator is given as slashes.
 var verbs = regexp.MustCompile("(s/[^/:]+):")
 
-// bury makes dead letters, one of an event and one of what is none.
+// bury makes dead letters, one of an event and one of what is none, and a dead row
+// of an outbox with one that is parked behind it.
 func bury(t *testing.T, pool *pgxpool.Pool) {
 	t.Helper()
 	event, err := hold.New("e1", "/test", leg{"a"}, time.Now())
@@ -109,6 +111,9 @@ func bury(t *testing.T, pool *pgxpool.Pool) {
 	var batch pgx.Batch
 	consumer.QueueDeadLetter(&batch, "shop", &broker.Delivery{Topic: hold.Topic(), Offset: 1, StoredAt: time.Now(), Event: event}, 3, io.EOF)
 	consumer.QueueDeadLetter(&batch, "shop", &broker.Delivery{Topic: hold.Topic(), Offset: 2, Event: events.Event{Data: []byte{0}}, Malformed: io.EOF}, 1, io.EOF)
+	batch.Queue(`insert into outbox_dead (id, lane, key, state, parks, publish_id, topic, attributes, data, created_at, error)
+		values (1, 0, 'k', 'dead', true, 'p', $1, $2, $3, now(), 'too large'), (2, 0, 'k', 'parked', false, 'q', $1, $2, $3, now(), '')`,
+		string(hold.Topic()), events.AppendAttributes(nil, &event), event.Data)
 	if err := pool.SendBatch(t.Context(), &batch).Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -152,6 +157,7 @@ func TestAnswersAreAsTheDocumentSays(t *testing.T) {
 	messaging := new(admin.Messaging)
 	messaging.AddDeadLetters(deadletter.NewStore("shop", pool))
 	admin.RegisterMessaging(mux, messaging, slog.New(slog.DiscardHandler))
+	messaging.AddOutbox(operate.New("shop", pool, nil))
 	bury(t, pool)
 
 	const signed = `"by":"ada","reason":"a test"`
@@ -202,6 +208,17 @@ func TestAnswersAreAsTheDocumentSays(t *testing.T) {
 		{http.MethodPost, "/admin/v1/dead-letters:bulk", `{` + signed + `,"verb":"redrive","filter":{},"expected_count":7}`, 409},
 		{http.MethodPost, "/admin/v1/dead-letters/shop.2:discard", `{` + signed + `}`, 200},
 		{http.MethodGet, "/admin/v1/dead-letters/shop.2", "", 404},
+		{http.MethodGet, "/admin/v1/outboxes?service=shop", "", 200},
+		{http.MethodGet, "/admin/v1/outboxes?service=none", "", 404},
+		{http.MethodGet, "/admin/v1/outboxes:stuck?older=0&limit=5", "", 200},
+		{http.MethodGet, "/admin/v1/outboxes:stuck?older=x", "", 400},
+		{http.MethodPost, "/admin/v1/outboxes:flush?wait=0", "", 200},
+		{http.MethodGet, "/admin/v1/outbox-rows/shop.1", "", 200},
+		{http.MethodGet, "/admin/v1/outbox-rows/shop.7", "", 404},
+		{http.MethodPost, "/admin/v1/outbox-rows/shop.2:requeue", `{` + signed + `}`, 409},
+		{http.MethodPost, "/admin/v1/outbox-rows/shop.1:requeue?dry_run=true", `{` + signed + `}`, 200},
+		{http.MethodPost, "/admin/v1/outbox-rows/shop.1:discard", `{` + signed + `}`, 200},
+		{http.MethodPost, "/admin/v1/outbox-rows/shop.1:discard", `{` + signed + `}`, 404},
 	} {
 		request := httptest.NewRequest(ask.method, ask.path, strings.NewReader(ask.body))
 		if ask.body != "" {

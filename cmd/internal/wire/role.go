@@ -15,6 +15,7 @@ import (
 	"github.com/countermand/countermand/platform/consumer"
 	"github.com/countermand/countermand/platform/deadletter"
 	"github.com/countermand/countermand/platform/outbox"
+	"github.com/countermand/countermand/platform/outbox/operate"
 	"github.com/countermand/countermand/platform/postgres"
 	"github.com/countermand/countermand/platform/saga"
 )
@@ -130,7 +131,9 @@ func openPool(l lifecycle, config Config, process *Process) (*pgxpool.Pool, erro
 
 // newRelay makes the relay of the role's outbox. It is run by whoever writes.
 func newRelay(pool *pgxpool.Pool, b broker.Broker, config Config, process *Process) *outbox.Relay {
-	return outbox.NewRelay(pool, b, outbox.RelayConfig{Name: config.Role, Logger: process.Logger, Metrics: process.Registry})
+	relay := outbox.NewRelay(pool, b, outbox.RelayConfig{Name: config.Role, Logger: process.Logger, Metrics: process.Registry})
+	process.Messaging.AddOutbox(operate.New(config.Role, pool, relay))
+	return relay
 }
 
 // newDispatcher makes what sends the role's commands or replies from memory.
