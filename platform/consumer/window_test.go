@@ -245,9 +245,12 @@ func TestTheWindowMustCoverTheBroker(t *testing.T) {
 				r.wantReply(sent, "")
 				return
 			}
-			for line := range logged {
-				if strings.Contains(line, want) && strings.Contains(line, consumer.ErrWindowTooShort.Error()) {
-					break
+			for limit, told := time.After(patience), false; !told; {
+				select {
+				case line := <-logged:
+					told = strings.Contains(line, want) && strings.Contains(line, consumer.ErrWindowTooShort.Error())
+				case <-limit:
+					t.Fatalf("nobody was told to %s", want)
 				}
 			}
 			r.wantCalls("reserve a", 0)
