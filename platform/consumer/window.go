@@ -12,10 +12,11 @@ import (
 	"github.com/countermand/countermand/platform/broker"
 )
 
-// How the inbox is divided. What is dropped is older than the window by at least
+// How the inbox is divided. Each part costs a lookup per command, so there are few: at
+// most the open one and three before it. What is dropped is older than the window by at least
 // windowSlack, because age is told by other clocks than the database's.
 const (
-	windowParts = 4
+	windowParts = 2
 	windowSlack = time.Hour
 	retainEvery = time.Minute
 )

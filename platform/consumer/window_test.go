@@ -38,18 +38,18 @@ func (r *rig) turn(by time.Duration) (dropped int) {
 func TestTheInboxForgetsWindowByWindow(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
-	r := windowed(t, 4*day)
+	r := windowed(t, 2*day)
 	first := command(t, reserve, 0, "a")
 	r.mustProcess(first)
-	for range 4 { // until the first window was closed 4 days ago
+	for range 2 { // until the first window was closed a day ago
 		if n := r.turn(day + time.Minute); n != 0 {
 			t.Fatalf("%d windows dropped too early", n)
 		}
 		r.mustProcess(command(t, reserve, 0, "pass"), first)
 	}
 	r.wantCalls("reserve a", 1)
-	if n := read[int](r, "select count(*) from inbox_window"); n != 5 {
-		t.Errorf("%d windows, want 5", n)
+	if n := read[int](r, "select count(*) from inbox_window"); n != 3 {
+		t.Errorf("%d windows, want 3", n)
 	}
 	if n := r.turn(day + time.Hour); n != 1 {
 		t.Errorf("%d windows dropped, want the oldest", n)
@@ -57,7 +57,7 @@ func TestTheInboxForgetsWindowByWindow(t *testing.T) {
 	if n := read[int](r, "select count(*) from pg_class where relname = 'inbox_1'"); n != 0 {
 		t.Error("the table of the oldest window is still there")
 	}
-	if n := read[int](r, "select count(*) from inbox"); n != 4 {
+	if n := read[int](r, "select count(*) from inbox"); n != 2 {
 		t.Errorf("%d entries are left, want those of the other windows", n)
 	}
 	late := command(t, reserve, 0, "b") // still knows what the next windows hold
