@@ -113,45 +113,58 @@ func TestCloudEvent(t *testing.T) {
 	})
 }
 
-// The SDK's binary mode and ours must read each other. Its HTTP protocol package
-// would bring more modules in, so the headers are written and read here, with its
-// own names, formats and conversion.
+// The SDK's binary mode and ours must read each other, on every protocol. Its
+// protocol packages would bring more modules in, so the headers are written and read
+// here, with its own conversion, under the names that each binding specification has.
 func TestBinaryModeAgainstTheSDK(t *testing.T) {
-	want := plain()
-	t.Run("the SDK reads what we send", func(t *testing.T) {
-		headers := make(sdkHeaders)
-		events.HTTP.Encode(&want, func(name, value string) { headers[name] = value })
-		ce, err := binding.ToEvent(t.Context(), sdkMessage{headers, want.Data})
-		if err != nil {
-			t.Fatal(err)
+	for name, names := range map[string]sdkNames{
+		"http": {"ce-", "content-type"}, "nats": {"ce-", "ce-datacontenttype"}, "kafka": {"ce_", "content-type"},
+	} {
+		ours, want := bindings[name], plain()
+		if name == "kafka" { // whose values the SDK and we leave as they are
+			want.Subject, want.Extensions = `5 % of "Öl" — ∑`, map[string]string{"tenant": "köln", "percent": "%41"}
 		}
-		if got := events.FromCloudEvent(*ce); !reflect.DeepEqual(got, want) {
-			t.Errorf("got %+v, want %+v", got, want)
-		}
-	})
-	t.Run("we read what the SDK sends", func(t *testing.T) {
-		ce, err := want.CloudEvent()
-		if err != nil {
-			t.Fatal(err)
-		}
-		headers := make(sdkHeaders)
-		if _, err := binding.Write(t.Context(), binding.ToMessage(&ce), nil, headers); err != nil {
-			t.Fatal(err)
-		}
-		decoder := events.HTTP.Decoder()
-		for name, value := range headers {
-			decoder.Header(name, value)
-		}
-		if got, err := decoder.Event(want.Data); err != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("got %+v, %v, want %+v", got, err, want)
-		}
-	})
+		t.Run(name+": the SDK reads what we send", func(t *testing.T) {
+			message := sdkMessage{sdkHeaders{names, make(map[string]string)}, want.Data}
+			ours.Encode(&want, func(name, value string) { message.values[name] = value })
+			ce, err := binding.ToEvent(t.Context(), message)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := events.FromCloudEvent(*ce); !reflect.DeepEqual(got, want) {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+		})
+		t.Run(name+": we read what the SDK sends", func(t *testing.T) {
+			ce, err := want.CloudEvent()
+			if err != nil {
+				t.Fatal(err)
+			}
+			headers := sdkHeaders{names, make(map[string]string)}
+			if _, err := binding.Write(t.Context(), binding.ToMessage(&ce), nil, headers); err != nil {
+				t.Fatal(err)
+			}
+			decoder := ours.Decoder()
+			for name, value := range headers.values {
+				decoder.Header(name, value)
+			}
+			if got, err := decoder.Event(want.Data); err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("got %+v, %v, want %+v", got, err, want)
+			}
+		})
+	}
 }
 
-var sdkVersions = spec.WithPrefix("ce-")
+// sdkNames are what a protocol calls headers.
+type sdkNames struct{ prefix, contentType string }
 
-// sdkHeaders is a binding.BinaryWriter into HTTP header names.
-type sdkHeaders map[string]string
+func (n sdkNames) version(of string) spec.Version { return spec.WithPrefix(n.prefix).Version(of) }
+
+// sdkHeaders is a binding.BinaryWriter into headers.
+type sdkHeaders struct {
+	sdkNames
+	values map[string]string
+}
 
 func (h sdkHeaders) Start(context.Context) error { return nil }
 func (h sdkHeaders) End(context.Context) error   { return nil }
@@ -159,21 +172,21 @@ func (h sdkHeaders) SetData(io.Reader) error     { return nil }
 
 func (h sdkHeaders) SetAttribute(attribute spec.Attribute, value any) (err error) {
 	if attribute.Kind() == spec.DataContentType {
-		h["content-type"], err = types.Format(value)
+		h.values[h.contentType], err = types.Format(value)
 		return err
 	}
 	return h.SetExtension(attribute.Name(), value)
 }
 
 func (h sdkHeaders) SetExtension(name string, value any) (err error) {
-	h["ce-"+name], err = types.Format(value)
+	h.values[h.prefix+name], err = types.Format(value)
 	return err
 }
 
 // sdkMessage is a binding.MessageReader on such headers.
 type sdkMessage struct {
-	headers sdkHeaders
-	data    []byte
+	sdkHeaders
+	data []byte
 }
 
 func (m sdkMessage) ReadEncoding() binding.Encoding { return binding.EncodingBinary }
@@ -182,24 +195,24 @@ func (m sdkMessage) ReadStructured(context.Context, binding.StructuredWriter) er
 }
 
 func (m sdkMessage) GetAttribute(kind spec.Kind) (spec.Attribute, any) {
-	attribute := sdkVersions.Version(m.headers["ce-specversion"]).AttributeFromKind(kind)
-	return attribute, m.headers["ce-"+attribute.Name()]
+	attribute := m.version(m.values[m.prefix+"specversion"]).AttributeFromKind(kind)
+	return attribute, m.values[m.prefix+attribute.Name()]
 }
 
-func (m sdkMessage) GetExtension(name string) any { return m.headers["ce-"+name] }
+func (m sdkMessage) GetExtension(name string) any { return m.values[m.prefix+name] }
 
 func (m sdkMessage) ReadBinary(_ context.Context, to binding.BinaryWriter) error {
-	version := sdkVersions.Version(m.headers["ce-specversion"])
+	version := m.version(m.values[m.prefix+"specversion"])
 	var errs []error
-	for name, value := range m.headers {
+	for name, value := range m.values {
 		attribute := version.Attribute(name)
 		switch {
-		case name == "content-type":
+		case name == m.contentType:
 			errs = append(errs, to.SetAttribute(version.AttributeFromKind(spec.DataContentType), value))
 		case attribute != nil:
 			errs = append(errs, to.SetAttribute(attribute, value))
 		default:
-			errs = append(errs, to.SetExtension(strings.TrimPrefix(name, "ce-"), value))
+			errs = append(errs, to.SetExtension(strings.TrimPrefix(name, m.prefix), value))
 		}
 	}
 	return errors.Join(append(errs, to.SetData(bytes.NewReader(m.data)))...)

@@ -47,6 +47,11 @@ type Event struct {
 	Extensions map[string]string
 }
 
+// UndoesTime is the extension attribute of a compensation that tells when the
+// command that it undoes was sent last. A participant tells by it whether it could
+// have forgotten that command.
+const UndoesTime = "undoestime"
+
 // Key returns what orders this event: its partition key, or its id when it has none.
 func (e *Event) Key() string {
 	if e.PartitionKey != "" {

@@ -17,6 +17,10 @@ func FuzzCodecs(f *testing.F) {
 	e := full()
 	f.Add(e.ID, e.Source, e.Type, e.Subject, e.DataContentType, e.DataSchema, "tenant", `köln "%`, e.Time.UnixNano(), e.Data)
 	f.Add("\x00", "\r\n", "é", "\u0085", "a;b=\"c\"", "\xff", "id", "", int64(1)<<62, []byte{0})
+	for _, value := range []string{"é", "%", "%41", `"`, `\"`, "\t\r\n\x7f", "Euro € 😀", strings.Repeat("x", 64<<10), strings.Repeat("é%", 2<<10)} {
+		f.Add(value, "/s", "t", value, "application/json", "", "tenant", value, int64(7), []byte(value))
+		f.Add("1", "/s", "t", "", "", "", "tenant", value, int64(7), bytes.Repeat([]byte(value), 1+64<<10/len(value)))
+	}
 	f.Fuzz(func(t *testing.T, id, source, typ, subject, contentType, schema, name, value string, at int64, data []byte) {
 		want := events.Event{
 			ID: id, Source: source, Type: typ, Subject: subject, DataContentType: contentType, DataSchema: schema,
@@ -47,6 +51,9 @@ func FuzzCodecs(f *testing.F) {
 func FuzzDecoder(f *testing.F) {
 	f.Add("ce-id: 1\nce-source: /s\nce-type: t\nce-specversion: 1.0\ncontent-type: a\n", []byte("x"))
 	f.Add("ce_id: %zz\nce_source: \"\\\nce_: \nce_time: 0001-01-01T00:00:00Z", []byte(nil))
+	for _, value := range []string{"é", "%", "%C3%A9", `"`, `"a\"b"`, "\t\x7f", strings.Repeat("x", 64<<10)} {
+		f.Add("ce-id: "+value+"\nce-source: /s\nce-type: t\nce-specversion: 1.0\nce-tenant: "+value, []byte(value))
+	}
 	f.Fuzz(func(t *testing.T, lines string, data []byte) {
 		var headers []header
 		for line := range strings.SplitSeq(lines, "\n") {

@@ -129,6 +129,9 @@ type Broker interface {
 	Partitions() int
 	// Ensure creates the topics that do not exist and checks the ones that do.
 	Ensure(ctx context.Context, topics ...events.Topic) error
+	// Retention returns for how long messages of the topic are kept at most; 0 means
+	// for ever.
+	Retention(ctx context.Context, topic events.Topic) (time.Duration, error)
 	// Epoch identifies the incarnation of a topic's storage. When it changes the
 	// topic was made anew and old offsets mean nothing. ErrNotFound when there is
 	// no such topic.

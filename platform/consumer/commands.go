@@ -41,7 +41,13 @@ type CommandsConfig struct {
 	// Check is asked about every delivery that a handler would get, such as
 	// payload.Validator.Check about its payload; what it finds wrong becomes a dead
 	// letter at once, with its error as the reason. Nil: handlers judge by themselves.
-	Check  func(e *events.Event) error
+	Check func(e *events.Event) error
+	// Window is for how long the inbox remembers at least what was handled; run
+	// [Commands.RunRetention] to have it forget. An event that it does not know
+	// becomes a dead letter when it is older, for it may have been handled. It must
+	// be longer than the broker keeps messages, which a feed checks before it reads,
+	// and the same in all processes. 0: nothing is forgotten.
+	Window time.Duration
 	Tracer trace.Tracer // nil: the global provider's
 	Logger *slog.Logger
 }
@@ -218,12 +224,23 @@ func (w *work) deliver(ctx context.Context, i int) error {
 		w.batch.Done(i)
 		return nil
 	}
-	if e.Undoes != "" && !w.mustUndo(e) {
-		return w.conclude(ctx, i, key, statusReplied, handler.zeroReply(), nil, nil)
+	if err := w.stale(d); err != nil {
+		w.bury(i, number, err)
+		return nil
+	}
+	if e.Undoes != "" {
+		done, err := w.mustUndo(e)
+		if err != nil {
+			w.bury(i, number, err)
+			return nil
+		}
+		if !done {
+			return w.conclude(ctx, i, key, statusReplied, handler.zeroReply(), nil, nil)
+		}
 	}
 	if w.config.Check != nil {
 		if err := w.config.Check(e); err != nil {
-			w.bury(i, number, err)
+			w.bury(i, number, checkError{err})
 			return nil //nolint:nilerr // it is set aside, and the batch goes on
 		}
 	}
@@ -280,18 +297,25 @@ func newReply(ctx context.Context, command *events.Event, source string, data []
 }
 
 // mustUndo reports whether the command that e undoes has had an effect. If it
-// has not, a tombstone makes sure it never will.
-func (w *work) mustUndo(e *events.Event) bool {
+// has not, a tombstone makes sure it never will. It fails when nobody can tell,
+// unless an operator wants it undone.
+func (w *work) mustUndo(e *events.Event) (bool, error) {
 	key := w.key(e.Source, e.Undoes)
 	done, seen := w.inbox[key]
 	switch {
 	case !seen:
+		if err := w.staleUndo(e); err != nil {
+			if w.batch.letter != nil {
+				return true, nil
+			}
+			return false, err
+		}
 		w.inbox.set(key, statusRevoked, nil, nil)
-		return false
+		return false, nil
 	case done.status == statusReplied, done.status == statusDeferred:
-		return true
+		return true, nil
 	default: // rejected or revoked: no effect to undo
-		return false
+		return false, nil
 	}
 }
 

@@ -18,10 +18,20 @@ const (
 	ReasonNoHandler = "no_handler" // nobody here handles its type
 	ReasonTerminal  = "terminal"   // its handler said that no retry helps: [Terminal]
 	ReasonFailed    = "failed"     // its last attempt failed
+	ReasonInvalid   = "invalid"    // its payload breaks its contract: [CommandsConfig.Check]
+	ReasonStale     = "stale"      // it is older than the inbox remembers: [CommandsConfig.Window]
 )
 
 // errNoHandler is wrapped by the story of an event of an unknown type.
 var errNoHandler = errors.New("no handler")
+
+// errCheck marks what [CommandsConfig.Check] has found.
+var errCheck = errors.New("check")
+
+type checkError struct{ error }
+
+func (e checkError) Is(target error) bool { return target == errCheck }
+func (e checkError) Unwrap() error        { return e.error }
 
 // reasonOf classifies why d died.
 func reasonOf(d *broker.Delivery, err error) string {
@@ -31,6 +41,10 @@ func reasonOf(d *broker.Delivery, err error) string {
 		return ReasonMalformed
 	case errors.Is(err, errNoHandler):
 		return ReasonNoHandler
+	case errors.Is(err, errStale):
+		return ReasonStale
+	case errors.Is(err, errCheck):
+		return ReasonInvalid
 	case errors.As(err, &terminal):
 		return ReasonTerminal
 	}

@@ -155,6 +155,13 @@ func (f *Feed) session(ctx context.Context) error {
 	if err := f.broker.Ensure(ctx, f.config.Topics...); err != nil {
 		return err
 	}
+	if p, ok := f.processor.(interface {
+		ready(ctx context.Context, b broker.Broker, topics []events.Topic) error
+	}); ok {
+		if err := p.ready(ctx, f.broker, f.config.Topics); err != nil {
+			return err
+		}
+	}
 	conn, err := share.Connect(ctx, f.pool)
 	if err != nil {
 		return err

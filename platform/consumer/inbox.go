@@ -37,9 +37,13 @@ func inboxKey(consumer, source, id string) uuid.UUID {
 // uuid.UUID, which pgx would encode by way of their text.
 type inbox map[[16]byte]*entry
 
-// load queues the query for what is stored of those keys.
+// load queues the query for what is stored of those keys, in whichever window. The
+// lateral join has each key looked up by the index: a window that was just opened
+// has no statistics, and by its size then a scan would seem cheaper.
 func (in inbox) load(batch *pgx.Batch, keys [][16]byte) {
-	batch.Queue("select key, status, command, answer from inbox where key = any($1)", keys).Query(func(rows pgx.Rows) error {
+	batch.Queue(`
+		select i.* from unnest($1::uuid[]) as k (key)
+		cross join lateral (select key, status, command, answer from inbox where inbox.key = k.key offset 0) as i`, keys).Query(func(rows pgx.Rows) error {
 		var (
 			key             [16]byte
 			status          string

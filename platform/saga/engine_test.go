@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/broker"
@@ -107,6 +108,10 @@ func TestEngineSendsACommand(t *testing.T) {
 	if e.ID != saga.UndoID(id, "alpha") || e.Undoes != saga.DoID(id, "alpha") || e.Type != undoA.Type() ||
 		e.CausationID != events.DeriveID(saga.DoID(id, "beta"), "reply") {
 		t.Errorf("compensation %+v", e)
+	}
+	in, _ := b.stored(id)
+	if sent, err := time.Parse(time.RFC3339Nano, e.Extension(events.UndoesTime)); err != nil || !sent.Equal(in.Steps[0].Do.SentAt) {
+		t.Errorf("it tells that the command was sent at %s (%v), want %s", sent, err, in.Steps[0].Do.SentAt)
 	}
 }
 

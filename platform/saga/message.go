@@ -3,6 +3,7 @@ package saga
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -25,7 +26,7 @@ func effectMessage(in *Instance, effect *Effect, cause, traced *events.Event, no
 	}
 	// A repeated command keeps its id and gets a fresh publish id, or the broker's
 	// window would drop it.
-	return broker.Message{
+	m := broker.Message{
 		Topic:     effect.Topic,
 		PublishID: effect.ID + "." + strconv.FormatInt(now.UnixMicro(), 36),
 		Event: events.Event{
@@ -35,7 +36,14 @@ func effectMessage(in *Instance, effect *Effect, cause, traced *events.Event, no
 			TraceParent: traced.TraceParent, TraceState: traced.TraceState,
 			ReplyTo: string(events.Replies), Undoes: effect.Undoes,
 		},
-	}, nil
+	}
+	if effect.Undoes != "" { // a participant must know whether it could have forgotten what it is to undo
+		i := slices.IndexFunc(in.Steps, func(r StepRecord) bool { return r.Name == effect.Step })
+		if i >= 0 && !in.Steps[i].Do.SentAt.IsZero() {
+			m.Event.SetExtension(events.UndoesTime, in.Steps[i].Do.SentAt.UTC().Format(time.RFC3339Nano))
+		}
+	}
+	return m, nil
 }
 
 // Outcome is the payload of the event that a saga emits when its status becomes

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/countermand/countermand/platform/telemetry"
 )
@@ -34,7 +35,8 @@ type Config struct {
 	Role        string
 	DatabaseURL string // the role's own database; the gateway's is the engine's, read only
 	Broker      BrokerConfig
-	HTTPAddr    string // empty: the default, with a free port if need be
+	Consumer    ConsumerConfig // of the services
+	HTTPAddr    string         // empty: the default, with a free port if need be
 	AdminAddr   string
 	// Secret derives operation ids; all gateways share it. At least 16 bytes.
 	Secret []byte
@@ -59,12 +61,40 @@ func FromEnvironment(role string) (Config, error) {
 	if c.Broker, err = BrokerFromEnvironment(false); err != nil {
 		v.errs = append(v.errs, err)
 	}
+	if c.Consumer, err = ConsumerFromEnvironment(); err != nil {
+		v.errs = append(v.errs, err)
+	}
 	if role == Gateway {
 		c.RoutesFile = os.Getenv("COUNTERMAND_ROUTES")
 		c.Secret = []byte(v.required("COUNTERMAND_SECRET", "at least 16 random bytes, the same for all gateways; try: openssl rand -hex 32"))
 		if n := len(c.Secret); n > 0 && n < 16 {
 			v.fail("COUNTERMAND_SECRET is shorter than 16 bytes; try: openssl rand -hex 32")
 		}
+	}
+	return c, errors.Join(v.errs...)
+}
+
+// ConsumerConfig is how services take commands in.
+type ConsumerConfig struct {
+	// CheckPayloads has payloads checked against the JSON Schemas of their contracts.
+	CheckPayloads bool
+	// InboxWindow is for how long handled commands are remembered; 0: for ever.
+	InboxWindow time.Duration
+}
+
+// inboxWindow is twice the age at which streams and topics drop messages by default.
+const inboxWindow = 14 * 24 * time.Hour
+
+// ConsumerFromEnvironment reads the configuration of the services' consumers.
+func ConsumerFromEnvironment() (ConsumerConfig, error) {
+	v := variables{}
+	c := ConsumerConfig{CheckPayloads: v.oneOf("COUNTERMAND_CHECK_PAYLOADS", "false", "true") == "true", InboxWindow: inboxWindow}
+	switch text := os.Getenv("COUNTERMAND_INBOX_WINDOW"); text {
+	case "":
+	case "forever":
+		c.InboxWindow = 0
+	default:
+		c.InboxWindow = v.duration("COUNTERMAND_INBOX_WINDOW")
 	}
 	return c, errors.Join(v.errs...)
 }

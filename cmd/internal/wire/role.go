@@ -120,6 +120,10 @@ func openPool(l lifecycle, config Config, process *Process) (*pgxpool.Pool, erro
 			pool.Close()
 			return nil, err
 		}
+		if err := outbox.CheckSequence(ctx, pool); err != nil {
+			pool.Close()
+			return nil, err
+		}
 	}
 	if config.Role != Gateway { // which has no consumer
 		process.Messaging.AddDeadLetters(deadletter.NewStore(config.Role, pool))

@@ -10,6 +10,7 @@ import (
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/consumer"
 	"github.com/countermand/countermand/platform/gateway"
+	"github.com/countermand/countermand/platform/payload"
 	"github.com/countermand/countermand/services/inventory"
 	"github.com/countermand/countermand/services/order"
 	"github.com/countermand/countermand/services/payment"
@@ -67,12 +68,25 @@ func paymentGraph() fx.Option {
 // run has the service obey commands and serve its read API. Default ports of the
 // services follow those of the gateway.
 func (p serviceParts) run(name string, s service) error {
-	commands, err := consumer.NewCommands(p.Pool, consumer.CommandsConfig{
-		Name: name, Wake: p.Send.Relay.Wake, Replies: p.Send.Dispatcher, Logger: p.Process.Logger,
-	}, s.Handlers()...)
+	config := consumer.CommandsConfig{
+		Name: name, Wake: p.Send.Relay.Wake, Replies: p.Send.Dispatcher, Window: p.Config.Consumer.InboxWindow, Logger: p.Process.Logger,
+	}
+	if p.Config.Consumer.CheckPayloads {
+		schemas, err := Schemas()
+		if err != nil {
+			return err
+		}
+		validator, err := payload.New(schemas...)
+		if err != nil {
+			return err
+		}
+		config.Check = validator.Check
+	}
+	commands, err := consumer.NewCommands(p.Pool, config, s.Handlers()...)
 	if err != nil {
 		return err
 	}
+	p.Lifecycle.run(name+"-inbox", commands.RunRetention)
 	err = runFeed(p.Lifecycle, p.Process, p.Pool, p.Broker, p.Send, commands, consumer.FeedConfig{Name: name, Topics: commands.Topics()})
 	if err != nil {
 		return err

@@ -116,6 +116,23 @@ func TestEnvironment(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+	t.Run("services are told how to take commands in", func(t *testing.T) {
+		for window, want := range map[string]time.Duration{"": inboxWindow, "forever": 0, "240h": 240 * time.Hour} {
+			t.Setenv("COUNTERMAND_INBOX_WINDOW", window)
+			t.Setenv("COUNTERMAND_CHECK_PAYLOADS", "true")
+			if c, err := ConsumerFromEnvironment(); err != nil || c.InboxWindow != want || !c.CheckPayloads {
+				t.Errorf("%q: %+v, %v", window, c, err)
+			}
+		}
+		t.Setenv("COUNTERMAND_INBOX_WINDOW", "0s")
+		t.Setenv("COUNTERMAND_CHECK_PAYLOADS", "perhaps")
+		_, err := FromEnvironment(Order)
+		for _, name := range []string{"COUNTERMAND_INBOX_WINDOW", "COUNTERMAND_CHECK_PAYLOADS"} {
+			if err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("error does not name %s: %v", name, err)
+			}
+		}
+	})
 	t.Run("a short gateway secret is an error", func(t *testing.T) {
 		t.Setenv("DATABASE_URL", "postgres://localhost/x")
 		t.Setenv("NATS_URL", "nats://localhost")

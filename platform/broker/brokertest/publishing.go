@@ -35,6 +35,15 @@ func (s *suite) topics(t *testing.T) {
 			t.Error("a wildcard was let through")
 		}
 	})
+	t.Run("a topic tells for how long it keeps messages", func(t *testing.T) {
+		r := s.rig(t)
+		if kept, err := r.Retention(t.Context(), r.topic); err != nil || kept != 7*24*time.Hour {
+			t.Errorf("Retention() = %s, %v, want the default of 7 days", kept, err)
+		}
+		if _, err := r.Retention(t.Context(), "nowhere.things"); !errors.Is(err, broker.ErrNotFound) {
+			t.Errorf("of a topic that does not exist: %v, want ErrNotFound", err)
+		}
+	})
 	t.Run("an epoch stays as long as the topic does, and a topic that is made anew has another", func(t *testing.T) {
 		r := s.rig(t)
 		first, err := r.Epoch(t.Context(), r.topic)

@@ -128,29 +128,17 @@ func (b *Broker) settle(ctx context.Context, topics []events.Topic) ([]topicInfo
 
 // inspect reports what is wrong with topics, all at once.
 func (b *Broker) inspect(ctx context.Context, infos []topicInfo) error {
-	request := &kafka.DescribeConfigsRequest{}
-	for _, info := range infos {
-		request.Resources = append(request.Resources, kafka.DescribeConfigRequestResource{
-			ResourceType: kafka.ResourceTypeTopic, ResourceName: info.name,
-			ConfigNames: []string{settingCleanup, settingAge, settingBytes, settingInSync, settingUnclean, settingBatchSize},
-		})
+	names := make([]string, len(infos))
+	for i, info := range infos {
+		names[i] = info.name
 	}
-	answer, err := b.client.DescribeConfigs(ctx, request)
+	settings, refused, err := b.settings(ctx, names, settingCleanup, settingAge, settingBytes, settingInSync, settingUnclean, settingBatchSize)
 	if err != nil {
-		return fmt.Errorf("read the settings of topics: %w", classify(err))
+		return err
 	}
-	settings := make(map[string]map[string]string)
-	for _, resource := range answer.Resources {
-		if resource.Error != nil {
-			b.config.Logger.WarnContext(ctx, "topic settings cannot be read and are not checked; allow DescribeConfigs on the topic",
-				"topic", resource.ResourceName, "error", resource.Error)
-			continue
-		}
-		values := make(map[string]string)
-		for _, entry := range resource.ConfigEntries {
-			values[entry.ConfigName] = entry.ConfigValue
-		}
-		settings[resource.ResourceName] = values
+	for name, err := range refused {
+		b.config.Logger.WarnContext(ctx, "topic settings cannot be read and are not checked; allow DescribeConfigs on the topic",
+			"topic", name, "error", err)
 	}
 	var errs []error
 	for _, info := range infos {
@@ -159,6 +147,55 @@ func (b *Broker) inspect(ctx context.Context, infos []topicInfo) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// settings reads settings of topics; refused are those of which nobody may.
+func (b *Broker) settings(ctx context.Context, topics []string, names ...string) (settings map[string]map[string]string, refused map[string]error, err error) {
+	request := &kafka.DescribeConfigsRequest{}
+	for _, topic := range topics {
+		request.Resources = append(request.Resources, kafka.DescribeConfigRequestResource{
+			ResourceType: kafka.ResourceTypeTopic, ResourceName: topic, ConfigNames: names,
+		})
+	}
+	answer, err := b.client.DescribeConfigs(ctx, request)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the settings of topics: %w", classify(err))
+	}
+	settings, refused = make(map[string]map[string]string), make(map[string]error)
+	for _, resource := range answer.Resources {
+		if resource.Error != nil {
+			refused[resource.ResourceName] = resource.Error
+			continue
+		}
+		values := make(map[string]string)
+		for _, entry := range resource.ConfigEntries {
+			values[entry.ConfigName] = entry.ConfigValue
+		}
+		settings[resource.ResourceName] = values
+	}
+	return settings, refused, nil
+}
+
+// Retention implements [broker.Broker]: the setting retention.ms of the topic, or
+// [Config.MaxAge] when nobody may read it.
+func (b *Broker) Retention(ctx context.Context, topic events.Topic) (time.Duration, error) {
+	ctx, cancel := b.bound(ctx)
+	defer cancel()
+	settings, refused, err := b.settings(ctx, []string{b.name(topic)}, settingAge)
+	if err != nil {
+		return 0, fmt.Errorf("retention of %s: %w", topic, err)
+	}
+	if errors.Is(refused[b.name(topic)], kafka.UnknownTopicOrPartition) {
+		return 0, fmt.Errorf("retention of %s: %w", topic, broker.ErrNotFound)
+	}
+	age, err := strconv.ParseInt(settings[b.name(topic)][settingAge], 10, 64)
+	switch {
+	case err != nil:
+		return b.config.MaxAge, nil
+	case age < 0:
+		return 0, nil
+	}
+	return time.Duration(age) * time.Millisecond, nil
 }
 
 // faults lists what would lose or reorder messages of a topic. settings may be

@@ -176,10 +176,31 @@ func (b *Broker) ensureStream(ctx context.Context, domain string) error {
 	if !have.AllowAtomicPublish {
 		errs = append(errs, errors.New("atomic batches are off; enable them: nats stream edit --allow-batch"))
 	}
+	if have.Storage != jetstream.FileStorage {
+		errs = append(errs, errors.New("it is kept in memory and lost when the server stops; make it anew with file storage"))
+	}
+	if have.PersistMode == jetstream.AsyncPersistMode {
+		errs = append(errs, errors.New("messages are acknowledged before they are written; make it anew with the persist mode default"))
+	}
+	if have.Retention != jetstream.LimitsPolicy {
+		errs = append(errs, fmt.Errorf("its retention policy %q removes messages that were acknowledged or that nobody waits for; make it anew with limits", have.Retention))
+	}
+	if have.MaxMsgsPerSubject > 0 && !have.DiscardNewPerSubject {
+		errs = append(errs, fmt.Errorf("it drops old messages beyond %d of a subject; lift that: nats stream edit --max-msgs-per-subject=-1", have.MaxMsgsPerSubject))
+	}
 	if have.Discard != jetstream.DiscardNew {
 		errs = append(errs, errors.New("a full stream would drop old messages; set discard to new"))
 	}
 	return errors.Join(errs...)
+}
+
+// Retention implements [broker.Broker]: the age limit of the topic's stream.
+func (b *Broker) Retention(ctx context.Context, topic events.Topic) (time.Duration, error) {
+	info, err := b.streamInfo(ctx, topic)
+	if err != nil {
+		return 0, fmt.Errorf("retention of %s: %w", topic, err)
+	}
+	return info.Config.MaxAge, nil
 }
 
 // Epoch implements [broker.Broker]: the creation time of the topic's stream.

@@ -2,6 +2,7 @@ package natsbroker
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -53,6 +54,42 @@ func TestEnsure(t *testing.T) {
 			}
 		}
 	})
+	for what, change := range map[string]func(c *jetstream.StreamConfig){
+		"kept in memory": func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage },
+		"acknowledged before they are written": func(c *jetstream.StreamConfig) {
+			c.PersistMode, c.AllowAtomicPublish = jetstream.AsyncPersistMode, false
+		},
+		"retention policy":       func(c *jetstream.StreamConfig) { c.Retention = jetstream.InterestPolicy },
+		"beyond 10 of a subject": func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 10 },
+	} {
+		t.Run("a stream is refused: "+what, func(t *testing.T) {
+			b, conn := open(t, Config{})
+			js, err := jetstream.New(conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := jetstream.StreamConfig{
+				Name: "countermand_foreign", Subjects: []string{"foreign.>"}, Discard: jetstream.DiscardNew, AllowAtomicPublish: true,
+				Metadata: map[string]string{partitionsKey: strconv.Itoa(b.Partitions())},
+			}
+			if _, err := js.CreateStream(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Ensure(t.Context(), "foreign.things"); err != nil {
+				t.Fatalf("as it should be: %v", err)
+			}
+			if err := js.DeleteStream(t.Context(), c.Name); err != nil {
+				t.Fatal(err)
+			}
+			change(&c)
+			if _, err := js.CreateStream(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Ensure(t.Context(), "foreign.things"); err == nil || !strings.Contains(err.Error(), what) {
+				t.Errorf("error = %v", err)
+			}
+		})
+	}
 	t.Run("a name that is no topic is refused", func(t *testing.T) {
 		b, _ := open(t, Config{})
 		if err := b.Ensure(t.Context(), "test.>"); err == nil {
