@@ -114,7 +114,7 @@ var catalogue = map[string]catalogueEntry{
 	codeIdempotencyKeyMissing: {"An Idempotency-Key is required", http.StatusBadRequest, false},
 	codeIdempotencyKeyReused:  {"The Idempotency-Key was used for another request", http.StatusUnprocessableEntity, false},
 	codeOverloaded:            {"The service is busy", http.StatusServiceUnavailable, true},
-	codeBrokerUnavailable:     {"The command was not confirmed", http.StatusServiceUnavailable, true},
+	codeBrokerUnavailable:     {"The broker has not confirmed it", http.StatusServiceUnavailable, true},
 	codeOperationsUnavailable: {"The state of operations is not available", http.StatusServiceUnavailable, true},
 	codeUpstreamUnavailable:   {"The service behind this route is not available", http.StatusBadGateway, true},
 	codeUpstreamTimeout:       {"The service behind this route did not answer in time", http.StatusGatewayTimeout, true},
