@@ -47,9 +47,9 @@ type Event struct {
 	Extensions map[string]string
 }
 
-// UndoesTime is the extension attribute of a compensation that tells when the
-// command that it undoes was sent last. A participant tells by it whether it could
-// have forgotten that command.
+// UndoesTime is the extension attribute of a compensation that tells a moment before
+// which the command that it undoes cannot have been sent: when its saga began. A
+// participant tells by it whether it could have forgotten that command.
 const UndoesTime = "undoestime"
 
 // Key returns what orders this event: its partition key, or its id when it has none.

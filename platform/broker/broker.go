@@ -64,6 +64,16 @@ type Publisher interface {
 	PublishBatch(ctx context.Context, messages []Message) []Receipt
 }
 
+// AtomicPublisher is a publisher that can store messages as one unit. A broker
+// whose protocol has no such thing is none.
+type AtomicPublisher interface {
+	Publisher
+	// PublishAtomically is PublishBatch, and stores all messages or none when they go
+	// to topics of one domain and the broker holds none of their publish ids. When it
+	// holds one, those it does not hold are stored with the promises of PublishBatch.
+	PublishAtomically(ctx context.Context, messages []Message) []Receipt
+}
+
 // Delivery is one message as a reader gets it.
 type Delivery struct {
 	Topic     events.Topic

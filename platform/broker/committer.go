@@ -19,6 +19,7 @@ var ErrOverloaded = errors.New("publish queue is full")
 type Committer struct {
 	publisher Publisher
 	queue     chan *commit
+	together  chan struct{} // holds a token for each PublishTogether under way
 	done      chan struct{}
 	stop      context.CancelFunc
 	stopOnce  sync.Once
@@ -36,7 +37,10 @@ func NewCommitter(publisher Publisher, queueMax int) *Committer {
 		queueMax = 10_000
 	}
 	ctx, stop := context.WithCancel(context.Background()) //nolint:gosec // Close calls it
-	c := &Committer{publisher: publisher, queue: make(chan *commit, queueMax), done: make(chan struct{}), stop: stop}
+	c := &Committer{
+		publisher: publisher, queue: make(chan *commit, queueMax), together: make(chan struct{}, togetherMax),
+		done: make(chan struct{}), stop: stop,
+	}
 	go c.run(ctx)
 	return c
 }
@@ -71,6 +75,38 @@ func (c *Committer) Publish(ctx context.Context, message Message) (Receipt, erro
 			return Receipt{}, errClosed
 		}
 	}
+}
+
+// togetherMax is how many batches PublishTogether has under way at most.
+const togetherMax = 64
+
+// PublishTogether stores messages durably, as one unit where the publisher is an
+// [AtomicPublisher], and returns one receipt for each. It shares no batch with other
+// callers. When too many such batches are under way it fails all of them with
+// [ErrOverloaded] at once: nothing was published.
+func (c *Committer) PublishTogether(ctx context.Context, messages []Message) []Receipt {
+	failed := func(err error) []Receipt {
+		receipts := make([]Receipt, len(messages))
+		for i := range receipts {
+			receipts[i].Err = err
+		}
+		return receipts
+	}
+	select {
+	case <-c.done:
+		return failed(errClosed)
+	default:
+	}
+	select {
+	case c.together <- struct{}{}:
+		defer func() { <-c.together }()
+	default:
+		return failed(ErrOverloaded)
+	}
+	if atomic, ok := c.publisher.(AtomicPublisher); ok {
+		return atomic.PublishAtomically(ctx, messages)
+	}
+	return c.publisher.PublishBatch(ctx, messages)
 }
 
 var errClosed = fmt.Errorf("%w: the committer is closed and has not published this message", ErrUnavailable)

@@ -51,6 +51,12 @@ func (p *slowPublisher) PublishBatch(ctx context.Context, messages []broker.Mess
 	return receipts
 }
 
+func (p *slowPublisher) seen() [][]string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.batches
+}
+
 func one(id string) broker.Message { return broker.Message{PublishID: id} }
 
 func TestCommitter(t *testing.T) {
@@ -241,5 +247,53 @@ func TestCommitter(t *testing.T) {
 		for range 20 { // what is ready at once is taken in any order
 			synctest.Test(t, closing)
 		}
+	})
+}
+
+// atomicPublisher stores batches whole.
+type atomicPublisher struct{ slowPublisher }
+
+func (p *atomicPublisher) PublishAtomically(ctx context.Context, messages []broker.Message) []broker.Receipt {
+	return p.PublishBatch(ctx, append([]broker.Message{one("whole")}, messages...))[1:]
+}
+
+func TestCommitterPublishesTogether(t *testing.T) {
+	t.Run("by itself, and as a whole where it can", func(t *testing.T) {
+		for _, p := range []interface {
+			broker.Publisher
+			seen() [][]string
+		}{&slowPublisher{}, &atomicPublisher{}} {
+			c := broker.NewCommitter(p, 0)
+			receipts := c.PublishTogether(t.Context(), []broker.Message{one("1"), one("2")})
+			c.Close()
+			want := [][]string{{"1", "2"}}
+			if _, ok := p.(broker.AtomicPublisher); ok {
+				want = [][]string{{"whole", "1", "2"}}
+			}
+			if len(receipts) != 2 || receipts[1].Err != nil || receipts[1].Offset == 0 || fmt.Sprint(p.seen()) != fmt.Sprint(want) {
+				t.Errorf("batches %v, receipts %+v", p.seen(), receipts)
+			}
+			if closed := c.PublishTogether(t.Context(), []broker.Message{one("3")}); !errors.Is(closed[0].Err, broker.ErrUnavailable) {
+				t.Errorf("after the close: %+v", closed)
+			}
+		}
+	})
+	t.Run("too many at once are refused", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := broker.NewCommitter(&slowPublisher{took: time.Minute}, 0)
+			defer c.Close()
+			var callers sync.WaitGroup
+			for n := range 64 {
+				callers.Go(func() { c.PublishTogether(t.Context(), []broker.Message{one(strconv.Itoa(n))}) })
+			}
+			synctest.Wait()
+			if receipts := c.PublishTogether(t.Context(), []broker.Message{one("x")}); !errors.Is(receipts[0].Err, broker.ErrOverloaded) {
+				t.Errorf("receipts %+v", receipts)
+			}
+			callers.Wait()
+			if receipts := c.PublishTogether(t.Context(), []broker.Message{one("x")}); receipts[0].Err != nil {
+				t.Errorf("receipts %+v", receipts)
+			}
+		})
 	})
 }

@@ -18,9 +18,12 @@ import (
 // eventSource is the source attribute of every event the gateway makes.
 const eventSource = "/gateway"
 
-// Publisher stores one message durably. A [broker.Committer] is one.
+// Publisher stores messages durably. A [broker.Committer] is one.
 type Publisher interface {
 	Publish(ctx context.Context, message broker.Message) (broker.Receipt, error)
+	// PublishTogether stores all of them, or none where the broker can, and returns a
+	// receipt for each.
+	PublishTogether(ctx context.Context, messages []broker.Message) []broker.Receipt
 }
 
 // acceptance is how a route takes its command.

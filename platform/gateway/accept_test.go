@@ -322,3 +322,11 @@ type publisherFunc func(context.Context, broker.Message) (broker.Receipt, error)
 func (f publisherFunc) Publish(ctx context.Context, m broker.Message) (broker.Receipt, error) {
 	return f(ctx, m)
 }
+
+func (f publisherFunc) PublishTogether(ctx context.Context, messages []broker.Message) []broker.Receipt {
+	receipts := make([]broker.Receipt, len(messages))
+	for i, m := range messages {
+		receipts[i], receipts[i].Err = f(ctx, m)
+	}
+	return receipts
+}

@@ -37,12 +37,6 @@ type Contracts struct {
 	Facts []Fact
 }
 
-// Fact is a fact that may come from outside, as the gateway knows it.
-type Fact struct {
-	Type   string
-	Schema []byte // JSON Schema 2020-12 of the payload
-}
-
 // contract is a command with its schema compiled.
 type contract struct {
 	Command

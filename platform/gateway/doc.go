@@ -1,6 +1,7 @@
 // Package gateway is the HTTP front of the platform: it turns requests into
 // commands on the broker, answers for what became of them, takes the signals that
-// running sagas wait for, and passes reads on to the services. What it serves is a route table in YAML, see [ParseTable]:
+// running sagas wait for and the facts that others tell, and passes reads on to the
+// services. What it serves is a route table in YAML, see [ParseTable]:
 //
 //	version: 1
 //	upstreams:
@@ -14,6 +15,10 @@
 //	    outcome:
 //	      completed: {status: 201, location: "/v1/orders/{id}"}
 //	      rejected: {card_declined: 402, out_of_stock: 409}
+//	  - id: partner-events
+//	    kind: events
+//	    match: POST /v1/partners/orders
+//	    types: [shop.order.placed.v1]
 //	  - id: order
 //	    kind: proxy
 //	    match: GET /v1/orders/{id}
@@ -34,6 +39,7 @@
 //	A client that goes away          cancels nothing
 //	A wait                           ends at its time, at the outcome or at Drain, whichever is first
 //	Every error the gateway answers  is a problem document (RFC 9457) without internals
+//	Events of one request            all pass every check, or none is published
 //	A body of an accepted command    is passed on byte for byte, after it was checked to be
 //	                                 I-JSON (RFC 7493) and valid against the command's schema
 //

@@ -72,6 +72,11 @@ func (m *memory) Publish(_ context.Context, message broker.Message) (broker.Rece
 	return broker.Receipt{}, nil
 }
 
+func (m *memory) PublishTogether(_ context.Context, messages []broker.Message) []broker.Receipt {
+	m.stored = append(m.stored, messages...)
+	return make([]broker.Receipt, len(messages))
+}
+
 func (m *memory) Lookup(context.Context, events.Topic, int, uint64) (broker.Delivery, error) {
 	return broker.Delivery{}, broker.ErrNotFound
 }

@@ -128,6 +128,10 @@ func (t *Table) Explain(r *http.Request, body []byte) Explanation {
 	}
 	info := rt.info()
 	e.Route = &info
+	if target, ok := rt.target.(*eventsRoute); ok { // its guards look at each event
+		e.Problem = target.explain(withParams(r, params), body)
+		return e
+	}
 	var document any
 	if target, ok := rt.target.(bodied); ok {
 		document, e.Problem = target.body().decode(body)

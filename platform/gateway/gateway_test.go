@@ -231,6 +231,10 @@ func (b *fakeBroker) publish(m broker.Message) broker.Receipt {
 	return broker.Receipt{Offset: uint64(len(b.stored) - 1)}
 }
 
+func (b *fakeBroker) PublishTogether(ctx context.Context, messages []broker.Message) []broker.Receipt {
+	return b.PublishBatch(ctx, messages)
+}
+
 func (b *fakeBroker) PublishBatch(_ context.Context, messages []broker.Message) []broker.Receipt {
 	receipts := make([]broker.Receipt, len(messages))
 	for i, m := range messages {

@@ -98,9 +98,7 @@ func (g *Gateway) checkGuards(x *exchange, r *http.Request, guards []guard, inpu
 	for i := range guards {
 		allowed, err := guards[i].allow.Holds(input)
 		if err != nil {
-			g.metrics.guardErrors.WithLabelValues(x.endpoint.id).Inc()
-			g.logger.DebugContext(r.Context(), "guard cannot be told, so it refuses", slog.String("route", x.endpoint.id),
-				slog.String("guard", guards[i].allow.String()), slog.Any("error", err))
+			g.untold(x, r, &guards[i], err)
 		}
 		if !allowed {
 			x.problem(r, guards[i].problem())
@@ -108,6 +106,13 @@ func (g *Gateway) checkGuards(x *exchange, r *http.Request, guards []guard, inpu
 		}
 	}
 	return true
+}
+
+// untold counts a guard that cannot be told.
+func (g *Gateway) untold(x *exchange, r *http.Request, one *guard, err error) {
+	g.metrics.guardErrors.WithLabelValues(x.endpoint.id).Inc()
+	g.logger.DebugContext(r.Context(), "guard cannot be told, so it refuses", slog.String("route", x.endpoint.id),
+		slog.String("guard", one.allow.String()), slog.Any("error", err))
 }
 
 // requestInput gives expressions a request; body is what was decoded of it.

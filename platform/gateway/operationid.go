@@ -96,6 +96,7 @@ const (
 	macOfKey
 	macOfTenantTag
 	macOfBusinessKey
+	macOfEvent
 )
 
 // mint makes and recognises operation ids. It is safe for concurrent use.

@@ -49,6 +49,7 @@ const (
 	codeRequestTimeout        = "request_timeout"
 	codeMalformedJSON         = "malformed_json"
 	codeInvalidRequest        = "invalid_request"
+	codeInvalidEvent          = "invalid_event"
 	codeRefused               = "refused"
 	codeNotAcceptable         = "not_acceptable"
 	codeQueryInvalid          = "query_invalid"
@@ -97,6 +98,7 @@ var catalogue = map[string]catalogueEntry{
 	codeRequestTimeout:        {"The body did not arrive in time", http.StatusRequestTimeout, true},
 	codeMalformedJSON:         {"The body is not acceptable JSON", http.StatusBadRequest, false},
 	codeInvalidRequest:        {"The request is not valid", http.StatusUnprocessableEntity, false},
+	codeInvalidEvent:          {"The event is not valid", http.StatusBadRequest, false},
 	codeNotAcceptable:         {"There is no such representation", http.StatusNotAcceptable, false},
 	codePreferenceRefused:     {"The preference cannot be honoured", http.StatusBadRequest, false},
 	codeExpiryInvalid:         {"The expiry time is not valid", http.StatusBadRequest, false},
@@ -112,7 +114,7 @@ var catalogue = map[string]catalogueEntry{
 	codeIdempotencyKeyMissing: {"An Idempotency-Key is required", http.StatusBadRequest, false},
 	codeIdempotencyKeyReused:  {"The Idempotency-Key was used for another request", http.StatusUnprocessableEntity, false},
 	codeOverloaded:            {"The service is busy", http.StatusServiceUnavailable, true},
-	codeBrokerUnavailable:     {"The command was not confirmed", http.StatusServiceUnavailable, true},
+	codeBrokerUnavailable:     {"The broker has not confirmed it", http.StatusServiceUnavailable, true},
 	codeOperationsUnavailable: {"The state of operations is not available", http.StatusServiceUnavailable, true},
 	codeUpstreamUnavailable:   {"The service behind this route is not available", http.StatusBadGateway, true},
 	codeUpstreamTimeout:       {"The service behind this route did not answer in time", http.StatusGatewayTimeout, true},

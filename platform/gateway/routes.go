@@ -70,6 +70,7 @@ type tableReader struct {
 // reader may leave the target out when it has reported why.
 var kinds = map[string]func(*tableReader, *route, mapping) target{
 	"command": readCommandRoute,
+	"events":  readEventsRoute,
 	"proxy":   readProxyRoute,
 	"signal":  readSignalRoute,
 }

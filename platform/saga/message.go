@@ -37,11 +37,10 @@ func effectMessage(in *Instance, effect *Effect, cause, traced *events.Event, no
 			ReplyTo: string(events.Replies), Undoes: effect.Undoes,
 		},
 	}
-	if effect.Undoes != "" { // a participant must know whether it could have forgotten what it is to undo
-		i := slices.IndexFunc(in.Steps, func(r StepRecord) bool { return r.Name == effect.Step })
-		if i >= 0 && !in.Steps[i].Do.SentAt.IsZero() {
-			m.Event.SetExtension(events.UndoesTime, in.Steps[i].Do.SentAt.UTC().Format(time.RFC3339Nano))
-		}
+	if effect.Undoes != "" {
+		// A participant must know whether it can have forgotten what it is to undo. When
+		// that was sent last says too little: it may have been handled at the first time.
+		m.Event.SetExtension(events.UndoesTime, in.CreatedAt.UTC().Format(time.RFC3339Nano))
 	}
 	return m, nil
 }

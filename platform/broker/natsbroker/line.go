@@ -32,6 +32,7 @@ type line struct {
 type parcel struct {
 	ctx      context.Context // of the call, which bounds a batch that is its own
 	letters  []letter
+	whole    bool // all letters are to be stored or none
 	receipts []broker.Receipt
 	turn     chan bool // capacity 1: true means to lead, false that the receipts are there
 	leads    bool
@@ -58,8 +59,8 @@ func (b *Broker) line(stream string) *line {
 
 // publish stores letters and returns a receipt for each. The first caller to come
 // leads: it sends for all who wait, and then makes the next one lead.
-func (l *line) publish(ctx context.Context, letters []letter) []broker.Receipt {
-	p := &parcel{ctx: ctx, letters: letters, turn: make(chan bool, 1)}
+func (l *line) publish(ctx context.Context, letters []letter, whole bool) []broker.Receipt {
+	p := &parcel{ctx: ctx, letters: letters, whole: whole, turn: make(chan bool, 1)}
 	l.mu.Lock()
 	l.waiting = append(l.waiting, p)
 	lead := !l.busy
@@ -164,22 +165,23 @@ func (l *line) take() []*parcel {
 	return parcels
 }
 
-// send publishes parcels, in one atomic batch if they are large enough together.
-// When the server refuses that, each goes by itself: none has to suffer for what
-// another one holds. It reports whether it tried an atomic batch.
+// send publishes parcels, in one atomic batch if they are large enough together or
+// one of them is a whole. When the server refuses that, each goes by itself: none has
+// to suffer for what another one holds. It reports whether it tried an atomic batch.
 func (b *Broker) send(parcels []*parcel) (atomic bool) {
-	ctx, letters := parcels[0].ctx, parcels[0].letters
+	ctx, letters, whole := parcels[0].ctx, parcels[0].letters, parcels[0].whole
 	if len(parcels) > 1 {
 		ctx, letters = context.Background(), nil
 		for _, p := range parcels {
-			letters = append(letters, p.letters...)
+			letters, whole = append(letters, p.letters...), whole || p.whole
 		}
 	}
 	ctx, cancel := b.bound(ctx)
 	defer cancel()
-	if len(letters) >= b.config.AtomicFrom {
-		atomic = true
-		if receipts, refused := b.publishAtomically(ctx, letters); !refused {
+	var receipts []broker.Receipt
+	var refused error
+	if atomic = b.atomic(letters, whole); atomic {
+		if receipts, refused = b.publishAtomically(ctx, letters); refused == nil {
 			for _, p := range parcels {
 				p.receipts, receipts = receipts[:len(p.letters):len(p.letters)], receipts[len(p.letters):]
 			}
@@ -187,15 +189,36 @@ func (b *Broker) send(parcels []*parcel) (atomic bool) {
 		}
 	}
 	for _, p := range parcels {
-		refused := true
-		if len(parcels) > 1 && len(p.letters) >= b.config.AtomicFrom {
+		tried := len(parcels) == 1 && atomic
+		if !tried && len(parcels) > 1 && b.atomic(p.letters, p.whole) {
 			p.receipts, refused = b.publishAtomically(ctx, p.letters)
+			if refused == nil {
+				continue
+			}
+			tried = true
 		}
-		if refused {
-			p.receipts = b.publishSingly(ctx, p.letters)
+		if tried && p.whole && !separable(refused) {
+			p.receipts = make([]broker.Receipt, len(p.letters))
+			for n := range p.letters {
+				p.receipts[n] = p.letters[n].receipt(pubAck{}, refused)
+			}
+			continue
 		}
+		p.receipts = b.publishSingly(ctx, p.letters)
 	}
 	return atomic
+}
+
+// atomic reports whether letters go out as one atomic batch.
+func (b *Broker) atomic(letters []letter, whole bool) bool {
+	return len(letters) >= b.config.AtomicFrom || whole && len(letters) > 1
+}
+
+// separable reports whether the letters of a whole that was refused may go one by one:
+// the stream holds some of them already, or knows no atomic batches.
+func separable(refused error) bool {
+	var api *apiError
+	return errors.Is(refused, errNoBatches) || errors.As(refused, &api) && api.ErrCode == errCodeDuplicateInBatch
 }
 
 // publishSingly publishes one message after the other and stops at the first
@@ -215,12 +238,15 @@ func (b *Broker) publishSingly(ctx context.Context, letters []letter) []broker.R
 	return receipts
 }
 
+// errNoBatches means that the server took the messages and no batch.
+var errNoBatches = errors.New("the server knows no atomic batches")
+
 // publishAtomically publishes all messages as one atomic batch. Only the last
 // one, the commit, is answered. A batch that the server refuses is not stored;
 // which message is to blame the server does not say: it may be too large, or one
 // whose publish id has been seen. Then they are to go one by one, where each gets
 // an answer of its own.
-func (b *Broker) publishAtomically(ctx context.Context, letters []letter) (receipts []broker.Receipt, refused bool) {
+func (b *Broker) publishAtomically(ctx context.Context, letters []letter) (receipts []broker.Receipt, refused error) {
 	batch := nuid.Next()
 	last := len(letters) - 1
 	var ack pubAck
@@ -238,18 +264,21 @@ func (b *Broker) publishAtomically(ctx context.Context, letters []letter) (recei
 		}
 	}
 	var api *apiError
-	if errors.As(err, &api) || err == nil && ack.Batch != batch { // or it knows no batches
+	if err == nil && ack.Batch != batch {
+		err = errNoBatches
+	}
+	if errors.As(err, &api) || errors.Is(err, errNoBatches) {
 		for n := range letters {
 			header := letters[n].msg.Header
 			delete(header, headerBatchID)
 			delete(header, headerBatchSequence)
 			delete(header, headerBatchCommit)
 		}
-		return nil, true
+		return nil, err
 	}
 	receipts = make([]broker.Receipt, len(letters))
 	for n := range letters {
 		receipts[n] = letters[n].receipt(pubAck{Sequence: ack.Sequence - uint64(last-n)}, err)
 	}
-	return receipts, false
+	return receipts, nil
 }

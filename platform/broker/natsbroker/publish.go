@@ -29,12 +29,43 @@ var errEarlier = fmt.Errorf("%w: an earlier message of the batch is not stored",
 // stream's own limit.
 const errCodeMessageTooLarge = 10054
 
+// errCodeDuplicateInBatch is the error for an atomic batch with a publish id that the
+// stream has seen.
+const errCodeDuplicateInBatch = 10201
+
 // batchHeaderBytes is what the headers of an atomic batch add to a message.
 const batchHeaderBytes = 128
 
 // PublishBatch implements [broker.Publisher]. Streams are independent of each
 // other, so a batch that spans several is published to them at the same time.
 func (b *Broker) PublishBatch(ctx context.Context, messages []broker.Message) []broker.Receipt {
+	return b.publish(ctx, messages, false)
+}
+
+func indexesOf(messages []broker.Message) []int {
+	indexes := make([]int, len(messages))
+	for i := range indexes {
+		indexes[i] = i
+	}
+	return indexes
+}
+
+// PublishAtomically implements [broker.AtomicPublisher]: messages go out as one atomic
+// batch, however few they are.
+func (b *Broker) PublishAtomically(ctx context.Context, messages []broker.Message) []broker.Receipt {
+	for i := range messages { // else what comes before a bad one would be stored
+		if one := b.encode("", &messages[i]); one.err != nil {
+			receipts := make([]broker.Receipt, len(messages))
+			notStored(indexesOf(messages), receipts)
+			receipts[i] = one.receipt(pubAck{}, one.err)
+			return receipts
+		}
+	}
+	return b.publish(ctx, messages, true)
+}
+
+// publish publishes messages; whole says that those of one stream are one unit.
+func (b *Broker) publish(ctx context.Context, messages []broker.Message, whole bool) []broker.Receipt {
 	receipts := make([]broker.Receipt, len(messages))
 	groups := make(map[string][]int)
 	for i := range messages {
@@ -43,7 +74,7 @@ func (b *Broker) PublishBatch(ctx context.Context, messages []broker.Message) []
 	}
 	var wait sync.WaitGroup
 	for domain, indexes := range groups {
-		publish := func() { b.publishToStream(ctx, streamName(domain), messages, indexes, receipts) }
+		publish := func() { b.publishToStream(ctx, streamName(domain), messages, indexes, receipts, whole) }
 		if len(groups) == 1 {
 			publish()
 			break
@@ -55,11 +86,11 @@ func (b *Broker) PublishBatch(ctx context.Context, messages []broker.Message) []
 }
 
 // publishToStream publishes the messages at indexes to one stream, in order.
-func (b *Broker) publishToStream(ctx context.Context, stream string, messages []broker.Message, indexes []int, receipts []broker.Receipt) {
+func (b *Broker) publishToStream(ctx context.Context, stream string, messages []broker.Message, indexes []int, receipts []broker.Receipt, whole bool) {
 	for len(indexes) > 0 {
 		chunk := indexes[:min(len(indexes), broker.BatchMessagesMax)]
 		indexes = indexes[len(chunk):]
-		if !b.publishChunk(ctx, stream, messages, chunk, receipts) {
+		if !b.publishChunk(ctx, stream, messages, chunk, receipts, whole) {
 			notStored(indexes, receipts)
 			return
 		}
@@ -68,7 +99,7 @@ func (b *Broker) publishToStream(ctx context.Context, stream string, messages []
 
 // publishChunk publishes what fits one atomic batch and reports whether all of it
 // is stored. A message that cannot go out ends the batch: what is before it goes.
-func (b *Broker) publishChunk(ctx context.Context, stream string, messages []broker.Message, indexes []int, receipts []broker.Receipt) bool {
+func (b *Broker) publishChunk(ctx context.Context, stream string, messages []broker.Message, indexes []int, receipts []broker.Receipt, whole bool) bool {
 	letters := make([]letter, len(indexes))
 	good := len(indexes)
 	for n, i := range indexes {
@@ -79,7 +110,7 @@ func (b *Broker) publishChunk(ctx context.Context, stream string, messages []bro
 	}
 	stored := true
 	if good > 0 {
-		for n, receipt := range b.line(stream).publish(ctx, letters[:good]) {
+		for n, receipt := range b.line(stream).publish(ctx, letters[:good], whole) {
 			receipts[indexes[n]] = receipt
 			stored = stored && receipt.Err == nil
 		}
