@@ -3,7 +3,6 @@ package saga
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
