@@ -20,6 +20,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/countermand/countermand/cmd/internal/wire"
+	"github.com/countermand/countermand/platform/admin"
+	"github.com/countermand/countermand/platform/outbox/operate"
 )
 
 func topCommand() *cobra.Command {
@@ -104,7 +106,7 @@ type outboxPulse struct {
 	OldestSeconds float64 `json:"oldest_seconds"`
 	PerSecond     float64 `json:"published_per_second"`
 	Failed        float64 `json:"failed_per_second"`
-	Dead          float64 `json:"dead"` // since the process began
+	Dead          float64 `json:"dead"` // rows that are set aside, and those that wait behind them
 }
 
 // pulses reads the metrics of processes.
@@ -117,10 +119,11 @@ type pulses struct {
 type sample struct {
 	at       time.Time
 	families []map[string]*dto.MetricFamily
+	outboxes map[string]operate.Status // by service; processes of one service share it
 }
 
 func (p *pulses) read(ctx context.Context) (sample, error) {
-	s := sample{at: time.Now()}
+	s := sample{at: time.Now(), outboxes: make(map[string]operate.Status)}
 	for _, listener := range p.listeners {
 		families, err := p.scrape(ctx, strings.TrimSuffix(listener, "/")+"/metrics")
 		if err != nil {
@@ -130,6 +133,14 @@ func (p *pulses) read(ctx context.Context) (sample, error) {
 			}
 		}
 		s.families = append(s.families, families)
+		var body admin.Outboxes
+		api := &adminClient{base: strings.TrimSuffix(listener, "/"), http: p.client}
+		if err := api.get(ctx, "/admin/v1/outboxes", &body); err != nil {
+			return s, err
+		}
+		for _, status := range body.Outboxes {
+			s.outboxes[status.Service] = status
+		}
 	}
 	return s, nil
 }
@@ -210,14 +221,18 @@ func (s sample) since(before sample) pulse {
 		}
 		p.Consumers = append(p.Consumers, one)
 	}
-	waiting, age := gauge("countermand_outbox_waiting", o), gauge("countermand_outbox_oldest_seconds", o)
 	published := rate("countermand_outbox_published_total", o, outcome("stored"))
 	failed := rate("countermand_outbox_published_total", o, outcome("failed"))
-	lost := gauge("countermand_outbox_dead_total", o)
 	for _, name := range slices.Sorted(maps.Keys(published)) {
-		p.Outboxes = append(p.Outboxes, outboxPulse{
-			Name: name, Waiting: waiting[name], OldestSeconds: age[name], PerSecond: published[name], Failed: failed[name], Dead: lost[name],
-		})
+		status := s.outboxes[name]
+		one := outboxPulse{
+			Name: name, Waiting: float64(status.Waiting), PerSecond: published[name], Failed: failed[name],
+			Dead: float64(status.Dead + status.Parked),
+		}
+		if status.Oldest != nil {
+			one.OldestSeconds = max(0, s.at.Sub(*status.Oldest).Seconds())
+		}
+		p.Outboxes = append(p.Outboxes, one)
 	}
 	slices.SortStableFunc(p.Consumers, func(a, b consumerPulse) int { return cmp.Compare(b.Lag, a.Lag) })
 	return p

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -18,7 +19,11 @@ func TestTopAddsProcessesUp(t *testing.T) {
 	t.Parallel()
 	process := func(lag int) *httptest.Server {
 		var looks atomic.Int64
-		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/admin/v1/outboxes" {
+				_, _ = io.WriteString(w, `{"outboxes":[{"service":"order","waiting":4,"dead":1,"parked":2}]}`)
+				return
+			}
 			n := looks.Add(1)
 			fmt.Fprintf(w, `
 # TYPE countermand_consumer_lag gauge
@@ -52,7 +57,7 @@ countermand_outbox_published_total{outbox="order",outcome="failed"} 3
 	got := now.since(before)
 	want := pulse{
 		Consumers: []consumerPulse{{Name: "order", Lag: 17, PerSecond: 200, BatchSize: 10}, {Name: "payment"}},
-		Outboxes:  []outboxPulse{{Name: "order", PerSecond: 100}},
+		Outboxes:  []outboxPulse{{Name: "order", Waiting: 4, PerSecond: 100, Dead: 3}},
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

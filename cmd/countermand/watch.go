@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -30,6 +31,10 @@ func sagaWatchCommand(client *adminClient) *cobra.Command {
 // watchEvery is how often a saga that is followed is looked at.
 const watchEvery = 200 * time.Millisecond
 
+// appearWithin is how long a saga that is to be followed may be unknown: the engine
+// comes to a command that has just been accepted a moment later.
+const appearWithin = 3 * time.Second
+
 // watch prints the saga at each of its transitions.
 func watch(cmd *cobra.Command, client *adminClient, id, output string) error {
 	out := cmd.OutOrStdout()
@@ -38,8 +43,14 @@ func watch(cmd *cobra.Command, client *adminClient, id, output string) error {
 		screen   = screen{out: out}
 		graph    *saga.Graph
 	)
-	for {
+	for limit := time.Now().Add(appearWithin); ; {
 		in, err := client.saga(cmd.Context(), id)
+		if missing, ok := errors.AsType[failure](err); ok && missing.code == exitNotFound && revision == 0 && time.Now().Before(limit) {
+			if err := rest(cmd.Context(), watchEvery); err != nil {
+				return err
+			}
+			continue
+		}
 		if err != nil {
 			return err
 		}
