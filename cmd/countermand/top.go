@@ -202,14 +202,14 @@ func (s sample) since(before sample) pulse {
 		return rates
 	}
 	const c, o = "consumer", "outbox"
-	gauge := func(metric, label string) map[string]float64 { return s.by(metric, label, number) }
-	lag, oldest := gauge("countermand_consumer_lag", c), gauge("countermand_consumer_oldest_seconds", c)
+	gauge := func(metric string) map[string]float64 { return s.by(metric, c, number) }
+	lag, oldest := gauge("countermand_consumer_lag"), gauge("countermand_consumer_oldest_seconds")
 	handled := rate("countermand_consumer_handled_total", c, number)
 	failures := rate("countermand_consumer_failures_total", c, number)
 	batches := rate("countermand_consumer_batch_size", c, func(m *dto.Metric) float64 { return float64(m.GetHistogram().GetSampleCount()) })
 	size := rate("countermand_consumer_batch_size", c, func(m *dto.Metric) float64 { return m.GetHistogram().GetSampleSum() })
-	dead, parked := gauge("countermand_consumer_dead_letters_total", c), gauge("countermand_consumer_parked_keys", c)
-	rebuilt := gauge("countermand_consumer_rebuilt_total", c)
+	dead, parked := gauge("countermand_consumer_dead_letters_total"), gauge("countermand_consumer_parked_keys")
+	rebuilt := gauge("countermand_consumer_rebuilt_total")
 	p := pulse{Consumers: []consumerPulse{}, Outboxes: []outboxPulse{}}
 	for _, name := range slices.Sorted(maps.Keys(handled)) {
 		one := consumerPulse{
