@@ -124,6 +124,9 @@ func NewFeed(pool *pgxpool.Pool, b broker.Broker, processor Processor, config Fe
 	}
 	config = config.withDefaults()
 	f := &Feed{pool: pool, broker: b, processor: processor, config: config, metrics: newFeedMetrics(config.Name)}
+	for _, topic := range config.Topics {
+		f.metrics.lag.WithLabelValues(string(topic)) // so that they are there before the first look
+	}
 	if config.Metrics != nil {
 		f.metrics.register(config.Metrics)
 	}
