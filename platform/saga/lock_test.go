@@ -96,7 +96,7 @@ func TestLockOfAnotherKeyOrWithMoreSlotsIsFree(t *testing.T) {
 
 func TestLockThatDoesNotComeInTimeCompensates(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, guarded(saga.Lock[trip]{Timeout: 50 * time.Millisecond, TimeoutCode: "busy"}))
+	b := newBench(t, guarded(saga.Lock[trip]{Timeout: 2 * time.Second, TimeoutCode: "busy"}))
 	b.runTimers(b.engine)
 	all := ids(2)
 	b.process(startOf(t, all[0]))
