@@ -123,13 +123,13 @@ func (w *work) stale(d *broker.Delivery) error {
 
 // staleUndo reports the same of the command that e undoes.
 func (w *work) staleUndo(e *events.Event) error {
-	sent, _ := time.Parse(time.RFC3339Nano, e.Extension(events.UndoesTime)) // a sender that tells no time cannot be helped
-	if w.config.Window == 0 || !w.forgotten(sent) {
+	since, _ := time.Parse(time.RFC3339Nano, e.Extension(events.UndoesTime)) // a sender that tells no time cannot be helped
+	if w.config.Window == 0 || !w.forgotten(since) {
 		return nil
 	}
-	return fmt.Errorf("%w: it undoes a command that was sent at %s, and handled events are remembered for %s, so it is not known whether "+
+	return fmt.Errorf("%w: it undoes a command that may have been sent since %s, and handled events are remembered for %s, so it is not known whether "+
 		"there is an effect to undo; redrive it to undo it, discard it if there is none",
-		errStale, sent.UTC().Format(time.RFC3339), w.config.Window)
+		errStale, since.UTC().Format(time.RFC3339), w.config.Window)
 }
 
 func (w *work) forgotten(at time.Time) bool {

@@ -17,52 +17,34 @@ import (
 // did. 202 says that it was asked, or undoes or has undone it already; the operation
 // tells what came of it, since the saga may pass its pivot first.
 func (g *Gateway) serveCancel(x *exchange, r *http.Request, s *snapshot) {
-	received := time.Now()
-	text := r.PathValue("id")
-	id, ok := parseOperationID(text)
-	if !ok {
-		x.fail(r, codeOperationNotFound, "")
-		return
-	}
-	prefer := parsePrefer(r.Header["Prefer"])
-	if why := prefer.refusal(g.config.WaitMax); why != "" {
-		x.fail(r, codePreferenceRefused, why)
-		return
-	}
-	wait, applied := prefer.within(0, g.config.WaitMax)
-	var w *waiter
-	if wait > 0 {
-		if w = g.waiters.register(text, nil); w == nil {
-			applied = prefer.withHandling("")
-		}
-		defer w.leave()
-	}
-	op, ok := g.findOrFail(x, r, id, text, "Nothing was cancelled. Try again in a moment.")
+	q, ok := g.inquire(x, r, "Nothing was cancelled. Try again in a moment.")
 	if !ok {
 		return
 	}
+	defer q.waiter.leave()
+	op := q.op
 	if p := s.table.uncancellable(&op); p != nil {
-		p.Instance = operationPath(text)
+		p.Instance = operationPath(q.id)
 		x.problem(r, p)
 		return
 	}
-	if op.Status != StatusCompensating && op.Status != StatusCompensated && !g.publishCancel(x, r, text) {
+	if op.Status != StatusCompensating && op.Status != StatusCompensated && !g.publishCancel(x, r, q.id) {
 		return
 	}
 	h := x.Header()
 	h.Set("Vary", "Prefer")
-	if applied != "" {
-		h.Set("Preference-Applied", applied)
+	if q.applied != "" {
+		h.Set("Preference-Applied", q.applied)
 	}
-	if w != nil {
+	if q.waiter != nil {
 		x.holdOpen()
-		op = g.await(r.Context(), w, op, received.Add(wait), func(op *Operation) bool { return op.Status.settled() })
+		op = g.await(r.Context(), q.waiter, op, q.until, func(op *Operation) bool { return op.Status.settled() })
 		if op.Status.done() {
-			g.writeOperation(x, r, s, &op, applied)
+			g.writeOperation(x, r, s, &op, q.applied)
 			return
 		}
 	}
-	writeAccepted(x, text, op.Status)
+	writeAccepted(x, q.id, op.Status)
 }
 
 // uncancellable returns why an operation cannot be cancelled; nil when it can.

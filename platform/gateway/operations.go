@@ -141,39 +141,58 @@ func matchesETag(ifNoneMatch []string, etag string) bool {
 // once the operation is settled or, when the client has a version of it, once
 // that has changed.
 func (g *Gateway) serveOperation(x *exchange, r *http.Request, s *snapshot) {
-	received := time.Now()
-	text := r.PathValue("id")
-	id, ok := parseOperationID(text)
-	if !ok {
-		x.fail(r, codeOperationNotFound, "")
-		return
-	}
-	prefer := parsePrefer(r.Header["Prefer"])
-	if why := prefer.refusal(g.config.WaitMax); why != "" {
-		x.fail(r, codePreferenceRefused, why)
-		return
-	}
-	wait, applied := prefer.within(0, g.config.WaitMax)
-	var w *waiter
-	if wait > 0 {
-		if w = g.waiters.register(text, nil); w == nil {
-			applied = prefer.withHandling("")
-		}
-		defer w.leave()
-	}
-	op, ok := g.findOrFail(x, r, id, text, "What became of the operation cannot be told now.")
+	q, ok := g.inquire(x, r, "What became of the operation cannot be told now.")
 	if !ok {
 		return
 	}
+	defer q.waiter.leave()
+	op := q.op
 	known := r.Header["If-None-Match"]
-	if w != nil {
+	if q.waiter != nil {
 		news := func(op *Operation) bool {
 			return op.Status.settled() || len(known) > 0 && !matchesETag(known, op.etag())
 		}
 		x.holdOpen()
-		op = g.await(r.Context(), w, op, received.Add(wait), news)
+		op = g.await(r.Context(), q.waiter, op, q.until, news)
 	}
-	g.writeOperation(x, r, s, &op, applied)
+	g.writeOperation(x, r, s, &op, q.applied)
+}
+
+// inquiry is a request about one operation that may wait for it.
+type inquiry struct {
+	id      string
+	op      Operation // as it was found
+	applied string    // for Preference-Applied; empty: nothing was
+	waiter  *waiter   // nil: the request does not wait
+	until   time.Time // for how long it does
+}
+
+// inquire finds the operation that the path names, after registering to wait for it
+// when the client prefers that, so that nothing is missed in between. It answers the
+// request itself when it returns false; otherwise the caller has the waiter leave.
+func (g *Gateway) inquire(x *exchange, r *http.Request, unavailable string) (q inquiry, ok bool) {
+	received := time.Now()
+	q.id = r.PathValue("id")
+	id, ok := parseOperationID(q.id)
+	if !ok {
+		x.fail(r, codeOperationNotFound, "")
+		return q, false
+	}
+	prefer := parsePrefer(r.Header["Prefer"])
+	if why := prefer.refusal(g.config.WaitMax); why != "" {
+		x.fail(r, codePreferenceRefused, why)
+		return q, false
+	}
+	wait, applied := prefer.within(0, g.config.WaitMax)
+	if q.applied, q.until = applied, received.Add(wait); wait > 0 {
+		if q.waiter = g.waiters.register(q.id, nil); q.waiter == nil {
+			q.applied = prefer.withHandling("")
+		}
+	}
+	if q.op, ok = g.findOrFail(x, r, id, q.id, unavailable); !ok {
+		q.waiter.leave()
+	}
+	return q, ok
 }
 
 // errGone means that the gateway gave the id so long ago that the operation is no
