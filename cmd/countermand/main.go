@@ -32,7 +32,7 @@ Start with:  countermand demo   a minute of orders, crashes and undos
 	//nolint:contextcheck // cobra hands the context to each command when it runs
 	root.AddCommand(
 		devCommand(), demoCommand(), serveCommand(), migrateCommand(), sagaCommand(), defCommand(), scheduleCommand(),
-		dlqCommand(), outboxCommand(), topCommand(), routeCommand(), specCommand(), schemaCommand(), versionCommand(),
+		dlqCommand(), replayCommand(), outboxCommand(), topCommand(), routeCommand(), specCommand(), schemaCommand(), versionCommand(),
 	)
 	root.SetArgs(args)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return failure{wire.ExitUsage, err, ""} })

@@ -337,6 +337,7 @@ func TestTheContractHasTheRealRoutes(t *testing.T) {
 		"GET /admin/v1/definitions", "GET /admin/v1/definitions/{name}", "GET /admin/v1/definitions/{name}/graph",
 		"GET /admin/v1/dead-letters", "GET /admin/v1/dead-letters:groups", "GET /admin/v1/dead-letters/{id}", "POST /admin/v1/dead-letters:bulk",
 		"POST /admin/v1/dead-letters/{id}:redrive", "POST /admin/v1/dead-letters/{id}:discard", "POST /admin/v1/dead-letters/{id}:edit",
+		"GET /admin/v1/consumers", "POST /admin/v1/consumers:replay",
 		"GET /admin/v1/outboxes", "GET /admin/v1/outboxes:stuck", "POST /admin/v1/outboxes:flush",
 		"GET /admin/v1/outbox-rows/{id}", "POST /admin/v1/outbox-rows/{id}:requeue", "POST /admin/v1/outbox-rows/{id}:discard",
 	}
