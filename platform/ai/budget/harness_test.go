@@ -2,7 +2,6 @@ package budget_test
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"math"
 	"testing"
@@ -59,7 +58,7 @@ func (r *rig) node(config budget.Config) *node {
 	if config.Reload == 0 {
 		config.Reload = 10 * time.Millisecond
 	}
-	config.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	config.Logger = slog.New(slog.DiscardHandler)
 	k, err := budget.New(r.pool, config)
 	if err != nil {
 		r.Fatal(err)
@@ -88,7 +87,7 @@ func (r *rig) node(config budget.Config) *node {
 // through: it has been killed.
 func (r *rig) dead(config budget.Config) *budget.Keeper {
 	r.Helper()
-	config.Prices, config.Logger = r.prices, slog.New(slog.NewTextHandler(io.Discard, nil))
+	config.Prices, config.Logger = r.prices, slog.New(slog.DiscardHandler)
 	k, err := budget.New(r.pool, config)
 	if err != nil {
 		r.Fatal(err)
