@@ -173,3 +173,11 @@ func (o *Object) find(name string) *field {
 
 // Quote writes a text as JSON.
 func Quote(text string) string { return string(gjson.AppendJSONString(nil, text)) }
+
+// Visit calls visit with every element of a list or member of an object until it
+// returns false. Of anything else, such as a null, it finds none.
+func Visit(value gjson.Result, visit func(key, value gjson.Result) bool) {
+	if value.IsArray() || value.IsObject() {
+		value.ForEach(visit)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 )
 
 // ErrTooLarge is returned for an event above the bound of its reader.
@@ -149,7 +150,7 @@ func (r *Reader) parse(raw []byte) Event {
 		case "data":
 			switch lines++; lines {
 			case 1:
-				e.Data = value[:len(value):len(value)]
+				e.Data = slices.Clip(value)
 			case 2:
 				r.joined = append(append(append(r.joined[:0], e.Data...), '\n'), value...)
 				e.Data = r.joined
