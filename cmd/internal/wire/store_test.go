@@ -28,7 +28,7 @@ func TestAGatewayThatOthersReachSaysWhoMaySendRequests(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = checkOpen(Config{Open: test.open}, table, &endpoint{url: "http://[::]:8080", loopback: test.loopback})
+		err = checkOpen(Config{Edge: EdgeConfig{Open: test.open}}, table, &endpoint{url: "http://[::]:8080", loopback: test.loopback})
 		if (err == nil) != test.want {
 			t.Errorf("%+v: %v", test, err)
 		}
