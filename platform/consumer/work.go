@@ -109,8 +109,8 @@ func (w *work) deliver(ctx context.Context, i int) error {
 		}
 	}
 	if w.config.Check != nil {
-		if err := w.config.Check(e); err != nil {
-			w.bury(i, number, checkError{err})
+		if err := Invalid(w.config.Check(e)); err != nil {
+			w.bury(i, number, err)
 			return nil //nolint:nilerr // it is set aside, and the batch goes on
 		}
 	}
