@@ -106,10 +106,10 @@ func (e *Engine) process(ctx context.Context, batch *consumer.Batch, trustStarts
 
 // check returns what is wrong with a payload, by the engine's own standards.
 func (e *Engine) check(d *broker.Delivery) error {
-	if e.config.Check == nil || d.Malformed != nil { // which says more
-		return nil
+	if e.config.Check != nil && d.Malformed == nil { // which says more
+		return consumer.Invalid(e.config.Check(&d.Event))
 	}
-	return consumer.Invalid(e.config.Check(&d.Event))
+	return nil
 }
 
 // sagasOf returns the sagas that an event belongs to: the one that it begins,
