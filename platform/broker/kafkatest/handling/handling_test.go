@@ -1,8 +1,9 @@
 package handling
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
-	"strings"
 	"testing"
 	"time"
 
@@ -103,7 +104,10 @@ func TestTheOutboxParksAKey(t *testing.T) {
 	s := open(t, consumertest.Config{})
 	s.send("k", "begin") // so that the topic is there
 	s.wantPainted("begin")
-	limit(t, s.prefix+string(paint.Topic()), "3000")
+	noise := make([]byte, 3000) // which nobody can compress
+	_, _ = rand.Read(noise)     // it never fails
+	fill := hex.EncodeToString(noise)
+	s.limit("3000", fill, false)
 	write := func(key string, parts ...part) {
 		t.Helper()
 		err := postgres.InTx(t.Context(), s.Pool, func(tx pgx.Tx) error {
@@ -120,11 +124,11 @@ func TestTheOutboxParksAKey(t *testing.T) {
 		}
 		s.Relay.Wake()
 	}
-	write("k", part{Name: "a"}, part{Name: "b", Fill: strings.Repeat("x", 4000)}, part{Name: "c"})
+	write("k", part{Name: "a"}, part{Name: "b", Fill: fill}, part{Name: "c"})
 	write("other", part{Name: "x"})
 	s.Await(2, "select count(*) from outbox_dead")
 	s.Await(3, "select count(*) from painted")
-	limit(t, s.prefix+string(paint.Topic()), "1200000")
+	s.limit("1200000", fill, true)
 	box := operate.New("paint", s.Pool, s.Relay)
 	rows, err := box.Stuck(t.Context(), 0, 10)
 	if err != nil || len(rows) != 2 || rows[0].State != operate.Dead || rows[1].State != operate.Parked {

@@ -2,6 +2,7 @@ package handling
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/broker/kafkabroker"
 	"github.com/countermand/countermand/platform/broker/kafkatest"
 	"github.com/countermand/countermand/platform/consumer"
@@ -57,8 +59,10 @@ func connect(t *testing.T) (b *kafkabroker.Broker, prefix string) {
 	return b, prefix
 }
 
-// limit sets the largest message that a topic takes.
-func limit(t *testing.T, name, bytes string) {
+// limit sets the largest message that the topic takes, and waits until the server
+// takes a message with that fill or refuses it. A real one needs a moment.
+func (s *shop) limit(bytes, fill string, taken bool) {
+	t := s.T
 	t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(addr))
 	if err != nil {
@@ -67,7 +71,7 @@ func limit(t *testing.T, name, bytes string) {
 	defer client.Close()
 	request := kmsg.NewPtrIncrementalAlterConfigsRequest()
 	resource := kmsg.NewIncrementalAlterConfigsRequestResource()
-	resource.ResourceType, resource.ResourceName = kmsg.ConfigResourceTypeTopic, name
+	resource.ResourceType, resource.ResourceName = kmsg.ConfigResourceTypeTopic, s.prefix+string(paint.Topic())
 	config := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
 	config.Name, config.Value = "max.message.bytes", &bytes
 	resource.Configs = append(resource.Configs, config)
@@ -75,6 +79,17 @@ func limit(t *testing.T, name, bytes string) {
 	answer, err := request.RequestWith(t.Context(), client)
 	if err != nil || answer.Resources[0].ErrorCode != 0 {
 		t.Fatalf("%+v, %v", answer, err)
+	}
+	probe := consumertest.Command(t, paint, "probe", part{Fill: fill})
+	probe.Type = "test.part.probe.v1" // which nobody handles
+	for until := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		receipt := s.Broker.PublishBatch(t.Context(), []broker.Message{{Topic: paint.Topic(), PublishID: events.NewID(), Event: probe}})[0]
+		if taken && receipt.Err == nil || errors.Is(receipt.Err, broker.ErrRejected) && !taken {
+			return
+		}
+		if time.Now().After(until) {
+			t.Fatalf("a limit of %s bytes has no effect: %v", bytes, receipt.Err)
+		}
 	}
 }
 
