@@ -199,7 +199,7 @@ func (r *reader) read(f file) *Config {
 		LogContent: f.LogContent,
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.Providers)) {
-		c.Upstream.Providers[name] = r.provider("providers: "+name, f.Providers[name])
+		c.Upstream.Providers[name] = r.provider(name, f.Providers[name])
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.Deployments)) {
 		c.Upstream.Deployments[name] = r.deployment("deployments: "+name, f.Deployments[name], f.Providers)
@@ -213,7 +213,8 @@ func (r *reader) read(f file) *Config {
 	return c
 }
 
-func (r *reader) provider(at string, p provider) upstream.Provider {
+func (r *reader) provider(name string, p provider) upstream.Provider {
+	at := "providers: " + name
 	preset := upstream.Preset{Auth: upstream.Bearer}
 	if p.Preset != "" {
 		var known bool
@@ -224,7 +225,7 @@ func (r *reader) provider(at string, p provider) upstream.Provider {
 	}
 	out := upstream.Provider{
 		Wire: upstream.Wire(or(p.Wire, string(preset.Wire))), BaseURL: strings.TrimRight(or(p.BaseURL, preset.BaseURL), "/"),
-		Auth: upstream.Auth(or(p.Auth, string(preset.Auth))), Header: p.Header, Prices: or(p.Prices, preset.Prices),
+		Auth: upstream.Auth(or(p.Auth, string(preset.Auth))), Header: p.Header, Prices: or(p.Prices, or(preset.Prices, or(p.Preset, name))),
 		CompletionTokens: preset.CompletionTokens, Responses: preset.Responses, Connect: time.Duration(p.Connect),
 	}
 	if p.Responses != nil {
@@ -243,9 +244,9 @@ func (r *reader) provider(at string, p provider) upstream.Provider {
 			r.fail("%s: base_url: want http or https, a host and at most a path, without user and password", at)
 		}
 	}
-	for name := range out.Header {
-		if strings.EqualFold(name, "Authorization") || strings.HasSuffix(strings.ToLower(name), "-key") {
-			r.fail("%s: headers: %s holds a secret, which belongs into keys by reference", at, name)
+	for field := range out.Header {
+		if strings.EqualFold(field, "Authorization") || strings.HasSuffix(strings.ToLower(field), "-key") {
+			r.fail("%s: headers: %s holds a secret, which belongs into keys by reference", at, field)
 		}
 	}
 	if out.Auth == upstream.WithoutKey {

@@ -33,7 +33,7 @@ type Preset struct {
 	Auth    Auth
 	// KeyEnv is the environment variable that usually holds the key.
 	KeyEnv string
-	// Prices is what the price catalogue calls the provider; empty: it charges nothing.
+	// Prices is what the price catalogue calls the provider; empty: as the preset.
 	Prices string
 	// CompletionTokens says that the bound of the output is called
 	// max_completion_tokens.
