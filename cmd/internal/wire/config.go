@@ -42,7 +42,9 @@ type Config struct {
 	Secret []byte
 	// RoutesFile is the gateway's route table; empty means the shop's.
 	RoutesFile string
-	// Lookup resolves variables in the route table.
+	// AIFile is the configuration of the gateway's AI route; empty means simulated models.
+	AIFile string
+	// Lookup resolves variables in the route table and keys of the AI route.
 	Lookup func(string) (string, bool)
 }
 
@@ -66,6 +68,7 @@ func FromEnvironment(role string) (Config, error) {
 	}
 	if role == Gateway {
 		c.RoutesFile = os.Getenv("COUNTERMAND_ROUTES")
+		c.AIFile = os.Getenv("COUNTERMAND_AI")
 		c.Secret = []byte(v.required("COUNTERMAND_SECRET", "at least 16 random bytes, the same for all gateways; try: openssl rand -hex 32"))
 		if n := len(c.Secret); n > 0 && n < 16 {
 			v.fail("COUNTERMAND_SECRET is shorter than 16 bytes; try: openssl rand -hex 32")

@@ -107,9 +107,7 @@ func (h *Handler) SetConfig(c *config.Config) {
 
 func (h *Handler) setSettings(c *config.Config) {
 	s := &settings{Config: c}
-	if before := h.current.Load(); before != nil && before.Cache == c.Cache {
-		s.cache = before.cache
-	} else if c.Cache.TTL > 0 {
+	if c.Cache.TTL > 0 { // a new one: guards may have changed
 		s.cache = newCache(c.Cache)
 	}
 	h.current.Store(s)
