@@ -13,9 +13,12 @@ import (
 func TestPlusStopsAtTheEnds(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ a, b, want ai.NanoUSD }{
-		{1, 2, 3}, {5, -7, -2},
-		{math.MaxInt64, 1, math.MaxInt64}, {math.MaxInt64 - 1, math.MaxInt64, math.MaxInt64},
-		{math.MinInt64, -1, math.MinInt64}, {math.MinInt64, math.MaxInt64, -1},
+		{1, 2, 3},
+		{5, -7, -2},
+		{math.MaxInt64, 1, math.MaxInt64},
+		{math.MaxInt64 - 1, math.MaxInt64, math.MaxInt64},
+		{math.MinInt64, -1, math.MinInt64},
+		{math.MinInt64, math.MaxInt64, -1},
 	} {
 		if got := test.a.Plus(test.b); got != test.want {
 			t.Errorf("%d plus %d is %d, want %d", test.a, test.b, got, test.want)

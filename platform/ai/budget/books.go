@@ -145,8 +145,9 @@ func (e *entry) fresh() bool {
 		return e.state != dispatched
 	case uncertain:
 		return e.state == settled || e.state == released
+	default: // it has ended
+		return false
 	}
-	return false
 }
 
 // post adds what an entry changes. alive tells that its holder's leases are there.

@@ -140,7 +140,7 @@ func (u Unit) amount(n int64) string {
 
 // Refusal is why a call was not let through. It is the error of [Keeper.Reserve] and
 // [Reservation.Dispatch].
-type Refusal struct {
+type Refusal struct { //nolint:errname // it is an answer, as a rejection is
 	Code Code
 	// Detail tells a person what is wrong and what to do. It holds nothing secret.
 	Detail string
@@ -181,8 +181,9 @@ func (r *Refusal) HTTPStatus() int {
 		return 422
 	case Unavailable:
 		return 503
+	default:
+		return 429
 	}
-	return 429
 }
 
 func unavailable(cause error) *Refusal {

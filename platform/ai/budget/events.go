@@ -66,6 +66,7 @@ func eventsOf(entries []*entry, quiet bool, now time.Time) ([]broker.Message, er
 			continue
 		case released:
 			fact = aievents.CallReleased
+		default:
 		}
 		if err := appendEvent(&messages, fact, e, payload, now); err != nil {
 			return nil, err

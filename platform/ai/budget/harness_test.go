@@ -2,7 +2,6 @@ package budget_test
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"math"
 	"testing"
@@ -25,6 +24,7 @@ type rig struct {
 	*testing.T
 	pool   *pgxpool.Pool
 	prices *price.Book
+	nodes  []*node
 }
 
 func setup(t *testing.T) *rig {
@@ -43,7 +43,7 @@ func setup(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &rig{t, pool, prices}
+	return &rig{T: t, pool: pool, prices: prices}
 }
 
 // node is a process that keeps budgets.
@@ -59,7 +59,7 @@ func (r *rig) node(config budget.Config) *node {
 	if config.Reload == 0 {
 		config.Reload = 10 * time.Millisecond
 	}
-	config.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	config.Logger = slog.New(slog.DiscardHandler)
 	k, err := budget.New(r.pool, config)
 	if err != nil {
 		r.Fatal(err)
@@ -74,6 +74,7 @@ func (r *rig) node(config budget.Config) *node {
 	}()
 	n := &node{k, func() { stop(); <-done }}
 	r.Cleanup(n.stop)
+	r.nodes = append(r.nodes, n)
 	r.until("the node lets calls through", func() bool {
 		res, err := k.Reserve(r.Context(), budget.Call{Caller: ai.Caller{Tenant: "nobody"}})
 		if err == nil {
@@ -88,7 +89,7 @@ func (r *rig) node(config budget.Config) *node {
 // through: it has been killed.
 func (r *rig) dead(config budget.Config) *budget.Keeper {
 	r.Helper()
-	config.Prices, config.Logger = r.prices, slog.New(slog.NewTextHandler(io.Discard, nil))
+	config.Prices, config.Logger = r.prices, slog.New(slog.DiscardHandler)
 	k, err := budget.New(r.pool, config)
 	if err != nil {
 		r.Fatal(err)
@@ -114,7 +115,16 @@ func (r *rig) put(n *node, b budget.Budget) {
 	if err := n.Put(r.Context(), b); err != nil {
 		r.Fatal(err)
 	}
-	time.Sleep(30 * time.Millisecond) // three looks of every node
+	r.known()
+}
+
+// known waits until all nodes know of all changes of budgets.
+func (r *rig) known() {
+	r.Helper()
+	revision := read[int64](r, "select revision from ai_budget_revision")
+	for _, n := range r.nodes {
+		r.until("the nodes know the budgets", func() bool { return n.Revision() >= revision })
+	}
 }
 
 func read[V any](r *rig, query string, args ...any) (value V) {

@@ -113,7 +113,6 @@ type Keeper struct {
 
 	due      chan struct{} // capacity 1: the queue is no longer empty
 	writing  sync.Mutex    // held by whoever writes this process's books
-	unsure   bool          // the last write may have been committed
 	changed  chan struct{} // capacity 1: a budget was changed here
 	recorded *sync.Cond    // the queue has got shorter
 }
@@ -204,8 +203,7 @@ func (k *Keeper) prepare(call Call) (*Reservation, []want, error) {
 
 // refuse counts refusals.
 func (k *Keeper) refuse(err error) error {
-	var refusal *Refusal
-	if errors.As(err, &refusal) {
+	if refusal, ok := errors.AsType[*Refusal](err); ok {
 		k.refused.WithLabelValues(string(refusal.Code)).Inc()
 	}
 	return err

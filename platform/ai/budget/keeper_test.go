@@ -3,8 +3,8 @@ package budget_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -114,7 +114,7 @@ func TestAThousandCallsAgainstABudgetForTen(t *testing.T) {
 func TestTheBooksBalanceWhateverHappens(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(4) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			t.Parallel()
 			r := setup(t)
 			random := rand.New(rand.NewPCG(seed, 7))

@@ -348,11 +348,12 @@ func (a *Attempt) used(unit Unit) int64 {
 		return 1 // it was asked for, whatever came of it
 	case USD:
 		return int64(a.cost)
+	default:
+		if a.state == released {
+			return 0
+		}
+		return a.usage.Total()
 	}
-	if a.state == released {
-		return 0
-	}
-	return a.usage.Total()
 }
 
 // committed is what the attempt has cost or may have.
@@ -362,19 +363,21 @@ func (a *Attempt) committed() ai.NanoUSD {
 		return a.cost
 	case released:
 		return 0
+	default:
+		return a.most
 	}
-	return a.most
 }
 
 // policy returns the most careful policy of the budgets.
 func policy(budgets []*Budget) OnUncertain {
 	most := Drop
 	for _, b := range budgets {
-		switch {
-		case b.OnUncertain == Hold:
+		switch b.OnUncertain {
+		case Hold:
 			return Hold
-		case b.OnUncertain == Charge:
+		case Charge:
 			most = Charge
+		case Drop:
 		}
 	}
 	if len(budgets) == 0 {

@@ -81,8 +81,6 @@ func (c *columns) add(e *entry, now time.Time) error {
 	return nil
 }
 
-const textBytesMax = 300
-
 // text makes what clients name fit to be stored: one row that Postgres refuses would
 // hold up the books.
 func text(s string) string {
@@ -148,7 +146,8 @@ func queueUsage(batch *pgx.Batch, entries []*entry, now time.Time) {
 		}
 		key := usageKey{
 			ai.Caller{Tenant: text(e.call.Caller.Tenant), App: text(e.call.Caller.App), Key: text(e.call.Caller.Key)},
-			ai.Model{Provider: text(e.model.Provider), Name: text(e.model.Name)}, text(e.call.Operation),
+			ai.Model{Provider: text(e.model.Provider), Name: text(e.model.Name)},
+			text(e.call.Operation),
 		}
 		s := sums[key]
 		switch e.state {
@@ -162,6 +161,7 @@ func queueUsage(batch *pgx.Batch, entries []*entry, now time.Time) {
 			s.released++
 		case uncertain:
 			s.uncertain++
+		default:
 		}
 		if e.before == uncertain { // it was counted as that
 			s.uncertain--

@@ -90,10 +90,7 @@ func (k *Keeper) beat(ctx context.Context) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if holder != k.holder {
-		k.holder = holder
-		clear(k.current)
-	}
+	k.holder = holder
 	// A tenth less, because clocks do not run alike.
 	k.until = begun.Add(k.config.LeaseFor - k.config.LeaseFor/10)
 	k.fresh = k.until

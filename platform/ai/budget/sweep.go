@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -47,7 +48,7 @@ func (k *Keeper) Sweep(ctx context.Context) (ended int, err error) {
 	err = postgres.InTx(ctx, k.pool, func(tx pgx.Tx) error {
 		entries, err := readEntries(ctx, tx, `
 			where state = 'dispatched' and not exists (select from ai_holder h where h.id = a.holder_id)
-			order by call_id, attempt limit `+fmt.Sprint(sweepAttempts)+` for update skip locked`)
+			order by call_id, attempt limit `+strconv.Itoa(sweepAttempts)+` for update skip locked`)
 		if err != nil || len(entries) == 0 {
 			return err
 		}

@@ -176,3 +176,24 @@ func (c *conditional) price(model, version string) *Price {
 		input: c.Input, cached: c.Cached, write: c.Write, output: c.Output, reasoning: c.Reasoning,
 	}
 }
+
+// Rates are what a million tokens of each class cost, for an input that is small.
+type Rates struct {
+	Input       ai.Rate    `json:"input"`
+	CachedInput ai.Rate    `json:"cached_input"`
+	CacheWrite  ai.Rate    `json:"cache_write"`
+	Output      ai.Rate    `json:"output"`
+	Reasoning   ai.Rate    `json:"reasoning"`
+	Request     ai.NanoUSD `json:"request"`
+	// Tiered says that an input beyond some size is dearer.
+	Tiered bool `json:"tiered"`
+}
+
+// Rates returns what p states.
+func (p *Price) Rates() Rates {
+	return Rates{
+		Input: p.input.at(0), CachedInput: p.cached.or(p.input).at(0), CacheWrite: p.write.or(p.input).at(0),
+		Output: p.output.at(0), Reasoning: p.reasoning.or(p.output).at(0), Request: p.request,
+		Tiered: len(p.input) > 1 || len(p.output) > 1,
+	}
+}

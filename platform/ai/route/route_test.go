@@ -575,3 +575,31 @@ func TestAsyncIsHandedOver(t *testing.T) {
 		t.Errorf("%d", got.status)
 	}
 }
+
+func TestCredentialsThatAreRefused(t *testing.T) {
+	p := start(t, string(config.Builtin()), nil)
+	server := httptest.NewServer(p.handler.Behind(func(r *http.Request) (gateway.Identity, http.Header, *gateway.Problem) {
+		switch r.Header.Get("X-Api-Key") {
+		case "good":
+			return gateway.Identity{Tenant: "t"}, nil, nil
+		case "later":
+			return gateway.Identity{}, http.Header{"Retry-After": {"1"}}, &gateway.Problem{Status: 503, Code: "credential_unchecked", Title: "later"}
+		}
+		return gateway.Identity{}, http.Header{"Www-Authenticate": {"Bearer"}}, &gateway.Problem{Status: 401, Code: "credential_invalid", Detail: "bad"}
+	}))
+	t.Cleanup(server.Close)
+	p.url = server.URL + "/ai/v1"
+	if got := p.post("/chat/completions", chat("sim-echo", "x", ""), "X-Api-Key", "good"); got.status != 200 {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	got := p.post("/chat/completions", chat("sim-echo", "x", ""))
+	if got.status != 401 || gjson.Get(got.body, "error.type").Str != "authentication_error" || gjson.Get(got.body, "error.message").Str != "bad" || got.header.Get("Www-Authenticate") == "" {
+		t.Errorf("%d %v %s", got.status, got.header, got.body)
+	}
+	if got = p.post("/messages", chat("sim-echo", "x", "")); gjson.Get(got.body, "type").Str != "error" || gjson.Get(got.body, "error.type").Str != "authentication_error" {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	if got = p.get("/models", "X-Api-Key", "later"); got.status != 503 || got.header.Get("Retry-After") != "1" {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+}

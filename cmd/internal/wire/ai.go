@@ -13,6 +13,7 @@ import (
 	"github.com/countermand/countermand/platform/ai/observe"
 	"github.com/countermand/countermand/platform/ai/price"
 	"github.com/countermand/countermand/platform/ai/route"
+	"github.com/countermand/countermand/platform/gateway"
 )
 
 // aiRoute is the AI route of the gateway with the configuration that it follows.
@@ -42,12 +43,13 @@ func newAI(l lifecycle, c Config, process *Process) (*aiRoute, error) {
 // run follows the configuration.
 func (a *aiRoute) run(ctx context.Context) error { return a.live.Run(ctx, a.SetConfig) }
 
-// before returns a handler that takes what belongs to the AI route and leaves the rest to
-// next.
-func (a *aiRoute) before(next http.Handler) http.Handler {
+// before returns a handler that takes what belongs to the AI route, asks for the
+// credential that the gateway asks for, and leaves the rest to it.
+func (a *aiRoute) before(next *gateway.Gateway) http.Handler {
+	models := a.Behind(next.Identify)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, route.Prefix) {
-			a.ServeHTTP(w, r)
+			models.ServeHTTP(w, r)
 			return
 		}
 		next.ServeHTTP(w, r)
