@@ -22,10 +22,12 @@ type openAPIOperation struct {
 	Summary     string
 	Security    []map[string][]string
 	Responses   map[string]json.RawMessage
-	Parameters  []struct {
-		Name     string
-		Required bool
-	}
+	Parameters  []openAPIParameter
+}
+
+type openAPIParameter struct {
+	Name     string
+	Required bool
 }
 
 func documentOf(t *testing.T, text []byte) (d openAPI, operations map[string]openAPIOperation) {
@@ -126,12 +128,8 @@ func TestOpenAPISaysWhatRoutesDo(t *testing.T) {
 	}
 	_, operations = documentOf(t, setup(t).do(http.MethodGet, "/openapi.json", "").Body.Bytes())
 	once := operations["PUT /v1/orders"]
-	if at := slices.IndexFunc(once.Parameters, func(p struct {
-		Name     string
-		Required bool
-	}) bool {
-		return p.Name == "Idempotency-Key" && p.Required
-	}); at < 0 {
+	required := func(p openAPIParameter) bool { return p.Name == "Idempotency-Key" && p.Required }
+	if !slices.ContainsFunc(once.Parameters, required) {
 		t.Errorf("a key that is required is described as %+v", once.Parameters)
 	}
 	if r := operations["POST /v1/orders"].Responses["402"]; !strings.Contains(string(r), "card_declined") {
