@@ -121,6 +121,7 @@ func (g *Gateway) publishSignal(x *exchange, r *http.Request, s *signalRoute, ev
 		ID: eventID, Source: eventSource, Type: s.contract.Type, Subject: operation, Time: time.Now().UTC(),
 		DataContentType: events.ContentTypeJSON, Data: body, CorrelationID: operation, PartitionKey: operation,
 	}
+	IdentityOf(ctx).mark(&e)
 	propagation.TraceContext{}.Inject(ctx, (*eventCarrier)(&e))
 	_, err := g.deps.Publisher.Publish(ctx, broker.Message{Topic: s.contract.Topic, PublishID: eventID, Event: e})
 	switch {
