@@ -40,16 +40,16 @@ func playPage(t *testing.T, path, name string) {
 	if !slices.ContainsFunc(blocks, (*block).runs) {
 		t.Fatalf("%s has no block marked sh that is run, so nothing of it is tested", name)
 	}
-	if err := playBlocks(t, blocks, t.Logf); err != nil {
+	if err := playBlocks(t, product.Root(), blocks, t.Logf); err != nil {
 		t.Fatalf("%s:%v", name, err)
 	}
 }
 
-// playBlocks plays blocks in a session of their own. The error begins with the
-// line of the block.
-func playBlocks(t *testing.T, blocks []*block, logf func(string, ...any)) error {
+// playBlocks plays blocks in a session of their own, in a copy of the repository at
+// root. The error begins with the line of the block.
+func playBlocks(t *testing.T, root string, blocks []*block, logf func(string, ...any)) error {
 	t.Helper()
-	s, err := openSession(t.Context(), t.TempDir(), binary, served)
+	s, err := openSession(t.Context(), root, t.TempDir(), binary, served)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,9 +2,20 @@ package docs
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
+
+// smallRepository is one that is copied in no time.
+func smallRepository(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	if err := os.WriteFile(filepath.Join(root, "Makefile"), []byte("all:\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
 
 func TestAGoodPagePasses(t *testing.T) {
 	page, err := os.ReadFile("testdata/good.md")
@@ -15,7 +26,7 @@ func TestAGoodPagePasses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := playBlocks(t, blocks, t.Logf); err != nil {
+	if err := playBlocks(t, smallRepository(t), blocks, t.Logf); err != nil {
 		t.Errorf("testdata/good.md:%v", err)
 	}
 }
@@ -42,7 +53,7 @@ func TestABadPageFails(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := playBlocks(t, blocks, t.Logf); err == nil || !strings.Contains(err.Error(), test.says) {
+			if err := playBlocks(t, smallRepository(t), blocks, t.Logf); err == nil || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("it ended with %v, want a word of %q", err, test.says)
 			}
 		})

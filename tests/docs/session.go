@@ -44,10 +44,11 @@ type session struct {
 // addresses are where the dev process really is.
 type addresses struct{ http, admin string }
 
-// openSession starts the shell. PATH begins with the folder of binary.
-func openSession(ctx context.Context, dir, binary string, where addresses) (_ *session, err error) {
+// openSession starts the shell in a copy of the repository at root. PATH begins with
+// the folder of binary.
+func openSession(ctx context.Context, root, dir, binary string, where addresses) (_ *session, err error) {
 	s := &session{dir: dir, scratch: filepath.Join(dir, "countermand"), where: where}
-	if err := copyRepository(product.Root(), s.scratch); err != nil {
+	if err := copyRepository(root, s.scratch); err != nil {
 		return nil, fmt.Errorf("copy the repository: %w", err)
 	}
 	tells, told, err := os.Pipe()
@@ -61,7 +62,9 @@ func openSession(ctx context.Context, dir, binary string, where addresses) (_ *s
 	s.shell.Env = append(product.Environment(
 		"PATH="+filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"),
 		"COUNTERMAND_HTTP_ADDR=127.0.0.1:0", "COUNTERMAND_ADMIN_ADDR=127.0.0.1:0", // for dev processes of the page
-	), insideEnv+"=1", "MAKEFLAGS=", "MAKELEVEL=", "MFLAGS=")
+	), insideEnv+"=1", "MAKEFLAGS=", "MAKELEVEL=", "MFLAGS=",
+		// Without it every copy is compiled anew, for its path is in what is compiled.
+		"GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -trimpath"))
 	s.shell.ExtraFiles = []*os.File{told} // descriptor 3
 	s.shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	s.shell.WaitDelay = 10 * time.Second
