@@ -32,7 +32,7 @@ Start with:  countermand demo   a minute of orders, crashes and undos
 	//nolint:contextcheck // cobra hands the context to each command when it runs
 	root.AddCommand(
 		devCommand(), demoCommand(), serveCommand(), migrateCommand(), sagaCommand(), defCommand(), scheduleCommand(),
-		dlqCommand(), outboxCommand(), topCommand(), routeCommand(), specCommand(), schemaCommand(), versionCommand(),
+		dlqCommand(), outboxCommand(), topCommand(), routeCommand(), keyCommand(), specCommand(), schemaCommand(), versionCommand(),
 	)
 	root.SetArgs(args)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return failure{wire.ExitUsage, err, ""} })
@@ -105,10 +105,10 @@ func serveCommand() *cobra.Command {
 func migrateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "migrate ROLE",
-		Short: "Bring a role's database up to date: engine, order, payment or inventory",
+		Short: "Bring a role's database up to date: engine, order, payment, inventory or gateway",
 		Long: `Migrate brings the schema of a role's database, named by DATABASE_URL, up to
 date. It is forward-only and safe to run from many places at once.`,
-		Args: cobra.ExactArgs(1), ValidArgs: []string{wire.Engine, wire.Order, wire.Payment, wire.Inventory},
+		Args: cobra.ExactArgs(1), ValidArgs: []string{wire.Engine, wire.Order, wire.Payment, wire.Inventory, wire.Gateway},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			url, err := wire.DatabaseURL()
 			if err != nil {

@@ -77,9 +77,9 @@ func routeListCommand() *cobra.Command {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(routes)
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "ROUTE\tKIND\tMETHOD\tPATH\tLEADS TO\tGUARDS")
+			fmt.Fprintln(w, "ROUTE\tKIND\tMETHOD\tPATH\tLEADS TO\tAUTH\tGUARDS")
 			for _, rt := range routes {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", rt.ID, rt.Kind, rt.Method, rt.Path, rt.Leads, strings.Join(rt.Guards, "; "))
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", rt.ID, rt.Kind, rt.Method, rt.Path, rt.Leads, strings.TrimSpace(rt.Auth+" "+strings.Join(rt.Scopes, " ")), strings.Join(rt.Guards, "; "))
 			}
 			return w.Flush()
 		},

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Makes a role and a database of the same name for each part of Countermand that
-# keeps state, and a role that lets the gateway read the engine's. The image runs
-# it once, on an empty data folder. A role owns its database and may not connect
-# to the others.
+# keeps state; that of the gateway may also read the engine's. The image runs it
+# once, on an empty data folder. A role owns its database and may not connect to
+# the others.
 set -eu
 
 make() {
@@ -18,8 +18,9 @@ make shop_order "$SHOP_ORDER_PASSWORD"
 make shop_payment "$SHOP_PAYMENT_PASSWORD"
 make shop_inventory "$SHOP_INVENTORY_PASSWORD"
 
-psql -v ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname engine -v password="$GATEWAY_PASSWORD" <<'SQL'
-create role gateway login password :'password';
+make gateway "$GATEWAY_PASSWORD"
+
+psql -v ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname engine <<'SQL'
 grant connect on database engine to gateway;
 grant usage on schema public to gateway;
 alter default privileges for role engine in schema public grant select on tables to gateway;

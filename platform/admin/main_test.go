@@ -16,6 +16,7 @@ import (
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/admin"
+	"github.com/countermand/countermand/platform/apikey"
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/consumer"
 	"github.com/countermand/countermand/platform/deadletter"
@@ -80,6 +81,7 @@ func newOffice(t *testing.T) *office {
 	err = postgres.Migrate(t.Context(), pool,
 		postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()},
 		postgres.MigrationSet{Owner: "consumer", FS: consumer.Migrations()},
+		postgres.MigrationSet{Owner: "apikey", FS: apikey.Migrations()},
 		postgres.MigrationSet{Owner: "saga", FS: saga.Migrations()})
 	if err != nil {
 		t.Fatal(err)
@@ -96,6 +98,7 @@ func newOffice(t *testing.T) *office {
 	messaging := new(admin.Messaging)
 	messaging.AddDeadLetters(deadletter.NewStore("office", pool))
 	messaging.AddOutbox(operate.New("office", pool, nil))
+	admin.RegisterKeys(mux, apikey.NewStore(pool), slog.New(slog.DiscardHandler))
 	admin.RegisterMessaging(mux, messaging, slog.New(slog.DiscardHandler))
 	o := &office{t: t, pool: pool, engine: engine, server: httptest.NewServer(mux)}
 	t.Cleanup(o.server.Close)

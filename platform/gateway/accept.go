@@ -34,6 +34,7 @@ type acceptance struct {
 	keyRequired bool
 	key         *expression.Program // makes the business key; nil when there is none
 	guards      []guard
+	demand      *demand
 	waitDefault time.Duration
 	waitMax     time.Duration
 	outcome     *outcome
@@ -59,6 +60,13 @@ type submission struct {
 // command demands is demanded here as well, or this would be a way around it.
 func (g *Gateway) serveAnyCommand(x *exchange, r *http.Request, s *snapshot) {
 	c, ok := s.table.commands[r.PathValue("type")]
+	d := s.table.auth.builtIn
+	if first := s.table.first[r.PathValue("type")]; first != nil {
+		d = first.demand
+	}
+	if r = g.authenticate(x, r, s, d); r == nil {
+		return
+	}
 	if !ok || !c.Saga {
 		x.fail(r, codeUnknownCommand, "No command of that type can be sent from outside.")
 		return

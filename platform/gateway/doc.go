@@ -24,6 +24,9 @@
 //	    match: GET /v1/orders/{id}
 //	    upstream: order
 //
+// Who may send a request is up to the table's auth; without one the gateway asks
+// nobody.
+//
 // Two resources are always there: POST /v1/commands/{type} takes every command
 // that starts a saga, and GET /v1/operations/{id} tells what became of one.
 //

@@ -359,7 +359,7 @@ func TestEventRoutesThatAreWrong(t *testing.T) {
 		"match: POST /a, types: [shop.order.placed.v1, shop.review.decided.v1]":       `types: shop.review.decided.v1 goes to shop.review.events and the ones before to shop.order.events: give each topic a route of its own`,
 		"match: POST /a, types: [shop.order.placed.v1], key: event":                   `key: it gives map(string, string), want string`,
 		"match: POST /a, types: [shop.order.placed.v1], guards: [{allow: event.x.y}]": `guard 1: allow: column 8: type 'string' does not support field selection`,
-		"match: POST /a, types: [shop.order.placed.v1], idempotency: required":        `unknown field "idempotency", want one of guards, id, key, kind, match, types`,
+		"match: POST /a, types: [shop.order.placed.v1], idempotency: required":        `unknown field "idempotency", want one of auth, guards, id, key, kind, match, types`,
 	} {
 		_, err := gateway.ParseTable("r", []byte("version: 1\nroutes: [{id: a, kind: events, "+fields+"}]"), known, lookupIn(nil))
 		if err == nil || !strings.Contains(err.Error(), "r:2: route a: "+want) {

@@ -24,6 +24,8 @@ type exchange struct {
 	started  time.Time
 	status   int // of the final response; 0 until it is written
 	bytes    int64
+	identity Identity // who sent it, once that is known
+	checked  bool     // by a credential
 
 	writeTimeout time.Duration
 	deadlineSet  time.Time

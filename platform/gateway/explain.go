@@ -20,6 +20,10 @@ type RouteInfo struct {
 	// Leads is what it leads to: the type of a command or signal, a topic or an
 	// upstream.
 	Leads string `json:"leads_to,omitempty"`
+	// Auth is the credential that it asks for: none, key, jwt or either. What is always
+	// there may also ask for one only of who has one: optional.
+	Auth   string   `json:"auth"`
+	Scopes []string `json:"scopes,omitempty"` // that the credential needs
 	// Guards are their conditions.
 	Guards []string `json:"guards,omitempty"`
 	// Line of the table; 0 for a route that is always there.
@@ -45,11 +49,29 @@ func (t *Table) Routes() []RouteInfo {
 	for _, rt := range t.routes {
 		all = append(all, rt.info())
 	}
-	return append(all, builtIn...)
+	for _, rt := range builtIn {
+		all = append(all, t.asked(rt))
+	}
+	return all
+}
+
+// asked returns a route that is always there with what it asks for in this table.
+func (t *Table) asked(rt RouteInfo) RouteInfo {
+	d := t.auth.builtIn
+	if rt.Auth = d.by(); d != nil {
+		rt.Scopes = d.scopes
+		if d.optional {
+			rt.Auth = "optional"
+		}
+	}
+	return rt
 }
 
 func (rt *route) info() RouteInfo {
-	info := RouteInfo{ID: rt.id, Kind: rt.kind, Method: rt.method, Path: rt.pattern, Line: rt.line}
+	info := RouteInfo{ID: rt.id, Kind: rt.kind, Method: rt.method, Path: rt.pattern, Line: rt.line, Auth: rt.demand.by()}
+	if rt.demand != nil {
+		info.Scopes = rt.demand.scopes
+	}
 	if target, ok := rt.target.(leading); ok {
 		info.Leads = target.leads()
 	}
@@ -116,7 +138,8 @@ func (t *Table) Explain(r *http.Request, body []byte) Explanation {
 	}
 	e.Params = params
 	if builtin != nil {
-		e.Route = builtin
+		info := t.asked(*builtin)
+		e.Route = &info
 		if builtin.ID == routeCommands {
 			if c := t.commands[params["type"]]; c == nil || !c.Saga {
 				e.Problem = newProblem(codeUnknownCommand, "No command of that type can be sent from outside.")
@@ -128,13 +151,19 @@ func (t *Table) Explain(r *http.Request, body []byte) Explanation {
 	}
 	info := rt.info()
 	e.Route = &info
+	e.Problem = rt.demand.lacks(IdentityOf(r.Context()))
 	if target, ok := rt.target.(*eventsRoute); ok { // its guards look at each event
-		e.Problem = target.explain(withParams(r, params), body)
+		if e.Problem == nil {
+			e.Problem = target.explain(withParams(r, params), body)
+		}
 		return e
 	}
 	var document any
 	if target, ok := rt.target.(bodied); ok {
-		document, e.Problem = target.body().decode(body)
+		var problem *Problem
+		if document, problem = target.body().decode(body); e.Problem == nil {
+			e.Problem = problem
+		}
 	}
 	for i := range rt.guards {
 		g := &rt.guards[i]

@@ -18,7 +18,7 @@ import (
 	"github.com/countermand/countermand/platform/broker"
 )
 
-// Deps are what the gateway talks to. All are required and must be safe for
+// Deps are what the gateway talks to. All but Keys are required and must be safe for
 // concurrent use.
 type Deps struct {
 	// Publisher stores commands; its nil error is the durable ack.
@@ -28,6 +28,10 @@ type Deps struct {
 	// Lookup reads a stored command back, to compare a repeated request with the
 	// first of its Idempotency-Key. A broker.Broker's method of that name is one.
 	Lookup func(ctx context.Context, topic events.Topic, partition int, offset uint64) (broker.Delivery, error)
+	// Keys tells whose an API key is: [ErrCredentialRefused] when it is not taken, any
+	// other error when that cannot be told now. It may be nil while no route asks for
+	// keys.
+	Keys func(ctx context.Context, key string) (Identity, error)
 }
 
 // Gateway serves a route table over HTTP. Make it with [New]; it is safe for

@@ -133,6 +133,9 @@ func (g *Gateway) observe(x *exchange, r *http.Request, span trace.Span) {
 			attribute.String("url.path", r.URL.EscapedPath()),
 			attribute.Int("http.response.status_code", status),
 		)
+		if x.identity.Client != "" {
+			span.SetAttributes(attribute.String("countermand.tenant", x.identity.Tenant), attribute.String("countermand.client", x.identity.Client))
+		}
 		if status >= http.StatusInternalServerError {
 			span.SetStatus(codes.Error, http.StatusText(status))
 		}
@@ -141,6 +144,7 @@ func (g *Gateway) observe(x *exchange, r *http.Request, span trace.Span) {
 		g.logger.LogAttrs(r.Context(), slog.LevelDebug, "request",
 			slog.String("method", methodLabel(r.Method)), slog.String("path", r.URL.EscapedPath()),
 			slog.String("route", x.endpoint.id), slog.Int("status", status), slog.Int64("bytes", x.bytes),
-			slog.Duration("duration", took), slog.String("client", r.RemoteAddr))
+			slog.Duration("duration", took), slog.String("client", r.RemoteAddr),
+			slog.Group("identity", "tenant", x.identity.Tenant, "client", x.identity.Client, "key", x.identity.Key))
 	}
 }

@@ -100,7 +100,7 @@ func (c commandRoute) serve(g *Gateway, _ *snapshot) handler {
 }
 
 func readCommandRoute(t *tableReader, rt *route, m mapping) target {
-	a := acceptance{routeID: rt.id, method: rt.method, guards: rt.guards}
+	a := acceptance{routeID: rt.id, method: rt.method, guards: rt.guards, demand: rt.demand}
 	if rt.pattern != "" {
 		switch {
 		case !slices.Contains([]string{http.MethodPost, http.MethodPut, http.MethodPatch}, rt.method):

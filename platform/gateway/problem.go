@@ -64,6 +64,11 @@ const (
 	codeIdempotencyKeyInvalid = "idempotency_key_invalid"
 	codeIdempotencyKeyMissing = "idempotency_key_required"
 	codeIdempotencyKeyReused  = "idempotency_key_reused"
+	codeCredentialRequired    = "credential_required"  //nolint:gosec // a code
+	codeCredentialInvalid     = "credential_invalid"   //nolint:gosec // a code
+	codeCredentialAmbiguous   = "credential_ambiguous" //nolint:gosec // a code
+	codeCredentialUnchecked   = "credential_unchecked" //nolint:gosec // a code
+	codeScopeMissing          = "scope_missing"
 	codeOverloaded            = "overloaded"
 	codeBrokerUnavailable     = "broker_unavailable"
 	codeOperationsUnavailable = "operations_unavailable"
@@ -113,6 +118,11 @@ var catalogue = map[string]catalogueEntry{
 	codeIdempotencyKeyInvalid: {"The Idempotency-Key is not valid", http.StatusBadRequest, false},
 	codeIdempotencyKeyMissing: {"An Idempotency-Key is required", http.StatusBadRequest, false},
 	codeIdempotencyKeyReused:  {"The Idempotency-Key was used for another request", http.StatusUnprocessableEntity, false},
+	codeCredentialRequired:    {"A credential is required", http.StatusUnauthorized, false},
+	codeCredentialInvalid:     {"The credential is not taken", http.StatusUnauthorized, false},
+	codeCredentialAmbiguous:   {"More than one credential", http.StatusBadRequest, false},
+	codeCredentialUnchecked:   {"The credential cannot be checked", http.StatusServiceUnavailable, true},
+	codeScopeMissing:          {"A scope is missing", http.StatusForbidden, false},
 	codeOverloaded:            {"The service is busy", http.StatusServiceUnavailable, true},
 	codeBrokerUnavailable:     {"The broker has not confirmed it", http.StatusServiceUnavailable, true},
 	codeOperationsUnavailable: {"The state of operations is not available", http.StatusServiceUnavailable, true},

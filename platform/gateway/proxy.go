@@ -182,8 +182,33 @@ func (u *upstream) rewrite(pr *httputil.ProxyRequest) {
 	out.Trailer = nil
 	pr.SetURL(u.target)
 	pr.SetXForwarded()
+	passIdentity(out, passageOf(out).exchange.checked)
 	out.Header.Add("Via", receivedBy)
 	propagation.TraceContext{}.Inject(out.Context(), propagation.HeaderCarrier(out.Header))
+}
+
+// Headers that tell a service who sent a request. Those of a client are dropped.
+const (
+	tenantHeader = "Countermand-Tenant"
+	clientHeader = "Countermand-Client"
+	scopesHeader = "Countermand-Scopes"
+)
+
+// passIdentity tells the service who sent the request. A credential that was checked
+// here is not for the service, which could use it as its own.
+func passIdentity(out *http.Request, checked bool) {
+	if checked {
+		out.Header.Del("Authorization")
+		out.Header.Del(apiKeyHeader)
+	}
+	identity := IdentityOf(out.Context())
+	for name, value := range map[string]string{
+		tenantHeader: identity.Tenant, clientHeader: identity.Client, scopesHeader: strings.Join(identity.Scopes, " "),
+	} {
+		if value != "" {
+			out.Header.Set(name, value)
+		}
+	}
 }
 
 // untrusted reports whether a header field of a client must not reach a

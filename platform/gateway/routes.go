@@ -27,6 +27,7 @@ const (
 type Table struct {
 	routes    []*route
 	upstreams map[string]upstreamConfig
+	auth      authentication
 	commands  map[string]*contract
 	signals   map[string]*contract
 	facts     map[string]*contract
@@ -42,6 +43,7 @@ type route struct {
 	method  string
 	pattern string
 	guards  []guard
+	demand  *demand
 	target  target
 	line    int
 }
@@ -108,6 +110,7 @@ func ParseTable(file string, data []byte, contracts Contracts, lookupEnv func(st
 	if err := reader.err(); err != nil {
 		return nil, err
 	}
+	table.auth.settle(table.routes)
 	table.index()
 	return table, nil
 }
@@ -168,6 +171,9 @@ func (t *tableReader) read(root *yaml.Node) {
 	}
 	if version, ok := top.number("version"); !ok || version != tableVersion {
 		top.failAt(top.at("version"), "version: want %d", tableVersion)
+	}
+	if auth := top.take("auth"); auth != nil {
+		t.readAuth(auth)
 	}
 	if upstreams := top.take("upstreams"); upstreams != nil {
 		t.readUpstreams(upstreams)
@@ -314,6 +320,7 @@ func (t *tableReader) readRoute(entry *yaml.Node) *route {
 		return rt // which of its fields are unknown depends on the kind
 	}
 	rt.kind = kind
+	rt.demand = t.demandOf(m)
 	rt.guards = readGuards(m, guardScopes[kind])
 	rt.target = read(t, rt, m)
 	m.end()

@@ -1,12 +1,15 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/go-chi/chi/v5"
+
+	"github.com/countermand/countermand/platform/gateway/token"
 )
 
 // The routes that are always there, and what is told of requests without one.
@@ -28,6 +31,7 @@ type snapshot struct {
 	router    *chi.Mux
 	unmatched map[string]*endpoint // by method label
 	upstreams map[string]*upstream
+	verifiers map[string]*token.Verifier // by name of the issuer
 }
 
 // newSnapshot makes a table ready. Upstreams of the one before that did not
@@ -36,6 +40,7 @@ func (g *Gateway) newSnapshot(table *Table, before *snapshot) (*snapshot, error)
 	s := &snapshot{
 		table: table, router: chi.NewRouter(),
 		unmatched: make(map[string]*endpoint), upstreams: make(map[string]*upstream),
+		verifiers: make(map[string]*token.Verifier),
 	}
 	for _, method := range append(slices.Clone(routeMethods), http.MethodOptions, http.MethodConnect, http.MethodTrace, methodLabel("")) {
 		s.unmatched[method] = g.metrics.endpoint(routeUnmatched, method, "")
@@ -51,10 +56,20 @@ func (g *Gateway) newSnapshot(table *Table, before *snapshot) (*snapshot, error)
 		}
 		s.upstreams[name] = u
 	}
+	if g.deps.Keys == nil && table.asksForKeys() {
+		return nil, errors.New("routes ask for API keys, and this gateway has none")
+	}
+	for name, i := range table.auth.issuers {
+		if before != nil && before.table.auth.issuers[name] != nil && before.table.auth.issuers[name].config.Equal(i.config) {
+			s.verifiers[name] = before.verifiers[name] // with the keys that it has read
+			continue
+		}
+		s.verifiers[name] = token.New(i.config, nil, g.logger)
+	}
 	with := func(serve func(*exchange, *http.Request, *snapshot)) handler {
 		return func(x *exchange, r *http.Request) { serve(x, r, s) }
 	}
-	s.add(g, routeCommands, http.MethodPost, "/v1/commands/{type}", with(g.serveAnyCommand))
+	s.mount(g, routeCommands, http.MethodPost, "/v1/commands/{type}", with(g.serveAnyCommand)) // which asks as the command's route does
 	s.add(g, routeOperations, http.MethodGet, "/v1/operations/{id}", with(g.serveOperation))
 	s.add(g, routeOperations, http.MethodHead, "/v1/operations/{id}", with(g.serveOperation))
 	s.add(g, routeOperations, http.MethodDelete, "/v1/operations/{id}", with(g.serveCancel))
@@ -63,10 +78,10 @@ func (g *Gateway) newSnapshot(table *Table, before *snapshot) (*snapshot, error)
 		s.add(g, routeOperationEvents, method, "/v1/operations/{id}/events", with(g.serveProgress))
 	}
 	for _, rt := range table.routes {
-		serve := rt.target.serve(g, s)
-		s.add(g, rt.id, rt.method, rt.pattern, serve)
+		serve := g.authenticated(s, rt.demand, rt.target.serve(g, s))
+		s.mount(g, rt.id, rt.method, rt.pattern, serve)
 		if rt.method == http.MethodGet && !table.has(http.MethodHead, rt.pattern) {
-			s.add(g, rt.id, http.MethodHead, rt.pattern, serve) // RFC 9110 §9.1: who has GET has HEAD
+			s.mount(g, rt.id, http.MethodHead, rt.pattern, serve) // RFC 9110 §9.1: who has GET has HEAD
 		}
 	}
 	s.router.NotFound(func(w http.ResponseWriter, r *http.Request) {
@@ -82,7 +97,13 @@ func (t *Table) has(method, pattern string) bool {
 	})
 }
 
+// add mounts a resource that is always there.
 func (s *snapshot) add(g *Gateway, id, method, pattern string, serve handler) {
+	s.mount(g, id, method, pattern, g.authenticated(s, s.table.auth.builtIn, serve))
+}
+
+// mount has requests served as they are.
+func (s *snapshot) mount(g *Gateway, id, method, pattern string, serve handler) {
 	e := g.metrics.endpoint(id, method, pattern)
 	s.router.Method(method, pattern, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := w.(*exchange) // ServeHTTP passed it

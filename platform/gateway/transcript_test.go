@@ -45,6 +45,7 @@ routes:
   - {id: order, kind: proxy, match: "GET /v1/orders/{id}", upstream: order}
   - {id: slow, kind: proxy, match: GET /v1/slow, upstream: slow}
   - {id: down, kind: proxy, match: GET /v1/down, upstream: down}
+  - {id: guarded, kind: proxy, match: GET /v1/guarded, upstream: order, auth: {by: key, scopes: ["orders:read", "admin"]}}
   - {id: facts, kind: events, match: POST /v1/facts, types: [shop.order.placed.v1]}
 `
 
@@ -162,6 +163,12 @@ var transcripts = []transcript{
 	{name: "400-body-unreadable", request: "POST /v1/orders HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"},
 	{name: "400-event", request: sendBody("/v1/facts", isJSON, `{"order_id":"7"}`, "Ce-Specversion: 1.0", "Ce-Id: 1", "Ce-Type: shop.order.placed.v1")},
 	{name: "402-rejected", request: place("Prefer: wait=10"), prepare: settles(gateway.StatusCompensated, "card_declined")},
+	{name: "400-credentials", request: ask("/v1/guarded", byKey+"key-of-reader", asBearer+"key-of-reader")},
+	{name: "401-no-credential", request: ask("/v1/guarded")},
+	{name: "401-credential", request: ask("/v1/guarded", byKey+"key-of-yesterday")},
+	{name: "403-scope", request: ask("/v1/guarded", byKey+"key-of-shop")},
+	{name: "404-another-tenant", request: ask("/v1/operations/{id}", byKey+"key-of-other"), prepare: at(gateway.StatusRunning)},
+	{name: "503-credential", request: ask("/v1/guarded", byKey+"key-of-nobody-knows")},
 	{name: "403-guard", request: sendBody("/v1/gifts", isJSON, order)},
 	{name: "404-path", request: ask("/v1/nothing")},
 	{name: "404-command", request: sendBody("/v1/commands/shop.inventory.reserve.v1", isJSON, "{}")},
@@ -237,7 +244,7 @@ func TestTranscripts(t *testing.T) {
 	for _, one := range transcripts {
 		t.Run(one.name, func(t *testing.T) {
 			b := setup(t, func(c *gateway.Config, d *gateway.Deps) {
-				c.Logger = slog.New(slog.DiscardHandler)
+				c.Logger, d.Keys = slog.New(slog.DiscardHandler), keysOf
 				if one.config != nil {
 					one.config(c, d)
 				}

@@ -40,6 +40,14 @@ type Config struct {
 	AdminAddr   string
 	// Secret derives operation ids; all gateways share it. At least 16 bytes.
 	Secret []byte
+	// StoreURL is the gateway's own database; empty: it has none, and no API keys.
+	StoreURL string
+	// KeyGrace is for how long known API keys are taken while that database does not
+	// answer; 0: the default, negative: not at all.
+	KeyGrace time.Duration
+	// Open has the gateway serve a table that does not say who may send requests on an
+	// address that is not loopback.
+	Open bool
 	// RoutesFile is the gateway's route table; empty means the shop's.
 	RoutesFile string
 	// Lookup resolves variables in the route table.
@@ -66,12 +74,30 @@ func FromEnvironment(role string) (Config, error) {
 	}
 	if role == Gateway {
 		c.RoutesFile = os.Getenv("COUNTERMAND_ROUTES")
+		c.StoreURL = v.optional("COUNTERMAND_GATEWAY_DATABASE_URL")
+		var err error
+		if c.KeyGrace, c.Open, err = IdentityFromEnvironment(); err != nil {
+			v.errs = append(v.errs, err)
+		}
 		c.Secret = []byte(v.required("COUNTERMAND_SECRET", "at least 16 random bytes, the same for all gateways; try: openssl rand -hex 32"))
 		if n := len(c.Secret); n > 0 && n < 16 {
 			v.fail("COUNTERMAND_SECRET is shorter than 16 bytes; try: openssl rand -hex 32")
 		}
 	}
 	return c, errors.Join(v.errs...)
+}
+
+// IdentityFromEnvironment reads for how long known API keys are taken without their
+// database, and whether a gateway may be open to everybody.
+func IdentityFromEnvironment() (grace time.Duration, open bool, err error) {
+	v := variables{}
+	if os.Getenv("COUNTERMAND_KEY_GRACE") == "none" {
+		grace = -1
+	} else {
+		grace = v.duration("COUNTERMAND_KEY_GRACE")
+	}
+	open = v.oneOf("COUNTERMAND_OPEN", "false", "true") == "true"
+	return grace, open, errors.Join(v.errs...)
 }
 
 // ConsumerConfig is how services take commands in.

@@ -22,15 +22,16 @@ type database struct {
 	role, name, user string
 }
 
-// databases lists who owns what. The gateway has none: it reads the engine's.
+// databases lists who owns what. The gateway reads the engine's as well.
 var databases = []database{
 	{Engine, "countermand_engine", "countermand_engine"},
 	{Order, "shop_order", "shop_order"},
 	{Payment, "shop_payment", "shop_payment"},
 	{Inventory, "shop_inventory", "shop_inventory"},
+	{Gateway, "countermand_gateway", gatewayUser},
 }
 
-// gatewayUser may read sagas and nothing else.
+// gatewayUser owns the gateway's database, and may read sagas.
 const gatewayUser = "countermand_gateway"
 
 // Secrets are made once per data folder and kept there.
@@ -54,7 +55,7 @@ func LoadSecrets(dataDir string) (Secrets, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return Secrets{}, fmt.Errorf("secrets: %w", err)
 	}
-	s := Secrets{Operations: randomHex(), Passwords: map[string]string{gatewayUser: randomHex()}}
+	s := Secrets{Operations: randomHex(), Passwords: make(map[string]string)}
 	for _, d := range databases {
 		s.Passwords[d.user] = randomHex()
 	}
@@ -78,7 +79,8 @@ func randomHex() string {
 }
 
 // CreateDatabases creates the roles' databases and users where they are missing,
-// migrates all schemas, and returns each role's database URL. adminURL must be a
+// migrates all schemas, and returns each role's database URL, and that of the gateway's
+// own as [GatewayStore]. adminURL must be a
 // postgres:// URL of a user who may create roles and databases.
 func CreateDatabases(ctx context.Context, adminURL string, secrets Secrets) (map[string]string, error) {
 	admin, err := pgx.Connect(ctx, adminURL)
@@ -86,12 +88,8 @@ func CreateDatabases(ctx context.Context, adminURL string, secrets Secrets) (map
 		return nil, fmt.Errorf("connect as administrator: %w", err)
 	}
 	defer func() { _ = admin.Close(ctx) }()
-	users := []string{gatewayUser}
 	for _, d := range databases {
-		users = append(users, d.user)
-	}
-	for _, user := range users {
-		if err := createUser(ctx, admin, user, secrets.Passwords[user]); err != nil {
+		if err := createUser(ctx, admin, d.user, secrets.Passwords[d.user]); err != nil {
 			return nil, err
 		}
 	}
@@ -110,6 +108,7 @@ func CreateDatabases(ctx context.Context, adminURL string, secrets Secrets) (map
 	if err := grantReading(ctx, urls[Engine]); err != nil {
 		return nil, err
 	}
+	urls[GatewayStore] = urls[Gateway]
 	urls[Gateway], err = withDatabase(adminURL, databases[0].name, gatewayUser, secrets.Passwords[gatewayUser])
 	return urls, err
 }

@@ -128,6 +128,7 @@ type Dev struct {
 	kafka   *kafkabroker.Broker
 	roles   []*Running
 	http    string
+	open    bool
 }
 
 // StartDev starts everything and returns when it serves.
@@ -168,7 +169,10 @@ func StartDev(ctx context.Context, config DevConfig) (_ *Dev, err error) {
 			},
 		}
 		if role == Gateway {
-			c.HTTPAddr = config.HTTPAddr
+			c.HTTPAddr, c.StoreURL = config.HTTPAddr, d.servers.Databases[GatewayStore]
+			if c.KeyGrace, c.Open, err = IdentityFromEnvironment(); err != nil {
+				return nil, err
+			}
 		}
 		running, err := Start(ctx, c, d.process)
 		if err != nil {
@@ -177,7 +181,7 @@ func StartDev(ctx context.Context, config DevConfig) (_ *Dev, err error) {
 		d.roles = append(d.roles, running)
 		if running.URL != "" {
 			upstreams[UpstreamVariable(role)] = running.URL
-			d.http = running.URL // the gateway starts last
+			d.http, d.open = running.URL, running.Open // the gateway starts last
 		}
 	}
 	return d, nil
@@ -210,7 +214,7 @@ func UpstreamVariable(role string) string {
 
 // Ready returns where it serves.
 func (d *Dev) Ready() Ready {
-	return Ready{Event: "ready", HTTP: d.http, Admin: d.process.AdminURL()}
+	return Ready{Event: "ready", HTTP: d.http, Open: d.open, Admin: d.process.AdminURL()}
 }
 
 // Wait returns when ctx ends (nil), or when a part of it has failed.

@@ -3,7 +3,9 @@ package wire
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -25,7 +27,7 @@ var shopRoutes []byte
 
 func gatewayGraph() fx.Option {
 	return fx.Options(
-		fx.Provide(loadTable, newCommitter, saga.NewReader, newGateway, newLoader),
+		fx.Provide(loadTable, newCommitter, saga.NewReader, openStore, newKeys, newGateway, newLoader),
 		fx.Invoke(runGateway),
 	)
 }
@@ -148,11 +150,14 @@ func loadTable(config Config) (loaded, error) {
 }
 
 // newLoader makes what replaces the route table while the gateway runs.
-func newLoader(config Config, process *Process, table loaded, b broker.Broker, g *gateway.Gateway) (*reload.Loader, error) {
+func newLoader(config Config, process *Process, table loaded, b broker.Broker, g *gateway.Gateway, at *endpoint) (*reload.Loader, error) {
 	return reload.New(reload.Config{
 		File: config.RoutesFile, Name: table.name, Text: table.text, Table: table.Table,
 		Parse: func(name string, text []byte) (*gateway.Table, error) { return ParseRoutes(name, text, config.Lookup) },
 		Apply: func(ctx context.Context, table *gateway.Table) error {
+			if err := checkOpen(config, table, at); err != nil {
+				return err
+			}
 			if topics := table.Topics(); len(topics) > 0 {
 				if err := b.Ensure(ctx, topics...); err != nil {
 					return err
@@ -170,11 +175,11 @@ func newCommitter(l lifecycle, b broker.Broker) *broker.Committer {
 	return c
 }
 
-func newGateway(config Config, process *Process, table loaded, committer *broker.Committer, b broker.Broker, reader *saga.Reader) (*gateway.Gateway, error) {
+func newGateway(config Config, process *Process, table loaded, committer *broker.Committer, b broker.Broker, reader *saga.Reader, keys keyFinder) (*gateway.Gateway, error) {
 	return gateway.New(
 		gateway.Config{Secret: config.Secret, Registerer: process.Registry, Logger: process.Logger},
 		table.Table,
-		gateway.Deps{Publisher: committer, Operations: operations{reader}, Lookup: b.Lookup},
+		gateway.Deps{Publisher: committer, Operations: operations{reader}, Lookup: b.Lookup, Keys: keys},
 	)
 }
 
@@ -199,11 +204,28 @@ func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g
 		return err
 	}
 	at.url = "http://" + listener.Addr().String()
+	if tcp, ok := listener.Addr().(*net.TCPAddr); ok {
+		at.loopback = tcp.IP.IsLoopback()
+	}
+	if err := checkOpen(config, table.Table, at); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	at.open = table.Open()
 	l.serve("http", gateway.NewServer("", g, process.Logger), listener, func() {
 		process.Health.SetDraining()
 		g.Drain()
 	})
 	return nil
+}
+
+// checkOpen refuses a table that does not say who may send requests, on an address
+// that others reach, unless that is what was asked for.
+func checkOpen(config Config, table *gateway.Table, at *endpoint) error {
+	if table.SaysDefault() || at.loopback || config.Open {
+		return nil
+	}
+	return fmt.Errorf("the route table asks nobody for a credential, and %s is not on loopback: "+
+		"set auth: {default: key} in the table, or auth: {default: none} or COUNTERMAND_OPEN=true to serve everybody", at.url)
 }
 
 // followOutcomes keeps a reader on the outcomes' tail. What is missed while it

@@ -25,6 +25,8 @@ type Ready struct {
 	Event string `json:"event"` // "ready"
 	Role  string `json:"role,omitempty"`
 	HTTP  string `json:"http,omitempty"`
+	// Open says that routes ask for no credential unless they say so.
+	Open  bool   `json:"open,omitempty"`
 	Admin string `json:"admin"`
 }
 
@@ -40,6 +42,9 @@ func (r Ready) Print(w io.Writer, asJSON bool) {
 	}
 	if r.HTTP != "" {
 		line += "  http " + r.HTTP
+	}
+	if r.Open {
+		line += "  open (no credential is asked for)"
 	}
 	fmt.Fprintln(w, line+"  admin "+r.Admin)
 }
@@ -97,7 +102,7 @@ func serveRole(config Config, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	Ready{Event: "ready", Role: config.Role, HTTP: role.URL, Admin: process.AdminURL()}.Print(os.Stdout, true)
+	Ready{Event: "ready", Role: config.Role, HTTP: role.URL, Open: role.Open, Admin: process.AdminURL()}.Print(os.Stdout, true)
 	failed := role.Wait(ctx)
 	if failed == nil {
 		logger.Info("stopping", "role", config.Role)

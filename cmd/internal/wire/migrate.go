@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/countermand/countermand/platform/apikey"
 	"github.com/countermand/countermand/platform/consumer"
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/postgres"
@@ -14,8 +15,11 @@ import (
 	"github.com/countermand/countermand/services/payment"
 )
 
-// migrations returns the schemas of a role's database. The gateway owns none.
+// migrations returns the schemas of a role's database.
 func migrations(role string) []postgres.MigrationSet {
+	if role == Gateway {
+		return []postgres.MigrationSet{{Owner: "apikey", FS: apikey.Migrations()}}
+	}
 	own := map[string]postgres.MigrationSet{
 		Engine:    {Owner: "saga", FS: saga.Migrations()},
 		Order:     {Owner: "shop_order", FS: order.Migrations()},

@@ -25,11 +25,17 @@ type Running struct {
 	Role string
 	// URL is where the role's HTTP API is; empty for the engine, which has none.
 	URL string
-	app *fx.App
+	// Open says that the gateway's routes ask for no credential unless they say so.
+	Open bool
+	app  *fx.App
 }
 
 // endpoint is where a role puts the URL it serves at.
-type endpoint struct{ url string }
+type endpoint struct {
+	url      string
+	loopback bool // it is reached from this machine only
+	open     bool
+}
 
 // Start builds the role and starts it. ctx bounds the start.
 func Start(ctx context.Context, config Config, process *Process) (*Running, error) {
@@ -41,7 +47,7 @@ func Start(ctx context.Context, config Config, process *Process) (*Running, erro
 	if err := app.Start(ctx); err != nil {
 		return nil, fmt.Errorf("start %s: %w", config.Role, err)
 	}
-	return &Running{Role: config.Role, URL: at.url, app: app}, nil
+	return &Running{Role: config.Role, URL: at.url, Open: at.open, app: app}, nil
 }
 
 // Wait returns when a part of the role has failed, with an error that says so, or
@@ -114,7 +120,7 @@ func openPool(l lifecycle, config Config, process *Process) (*pgxpool.Pool, erro
 	if err != nil {
 		return nil, err
 	}
-	if sets := migrations(config.Role); sets != nil {
+	if sets := migrations(config.Role); sets != nil && config.Role != Gateway { // whose own database is another one
 		// A newer schema is what a rolling deploy looks like from the old binary.
 		if err := postgres.CheckSchema(ctx, pool, sets...); err != nil && !errors.Is(err, postgres.ErrSchemaNewer) {
 			pool.Close()
