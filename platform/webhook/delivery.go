@@ -38,7 +38,7 @@ type Delivery struct {
 	Created      time.Time  `json:"created"`
 	Due          *time.Time `json:"due,omitempty"`   // while pending
 	Ended        *time.Time `json:"ended,omitempty"` // otherwise
-	Status       int        `json:"status,omitempty"`
+	Status       int        `json:"status,omitzero"`
 	Error        string     `json:"error,omitempty"`
 	// Log is there when a single delivery is asked for.
 	Log []Attempt `json:"log,omitempty"`
@@ -49,7 +49,7 @@ type Attempt struct {
 	Number     int       `json:"number"`
 	Began      time.Time `json:"began"`
 	DurationMS int       `json:"duration_ms"`
-	Status     int       `json:"status,omitempty"` // absent: there was no answer
+	Status     int       `json:"status,omitzero"` // absent: there was no answer
 	Error      string    `json:"error,omitempty"`
 }
 

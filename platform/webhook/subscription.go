@@ -73,7 +73,7 @@ type Subscription struct {
 	// that makes it.
 	Signing []Secret `json:"signing,omitempty"`
 	// AllowedRate is how many requests a minute the sink has allowed; 0: any number.
-	AllowedRate int `json:"allowedrate,omitempty"`
+	AllowedRate int `json:"allowedrate,omitzero"`
 	// RestUntil is set while nothing is sent because the sink fails.
 	RestUntil *time.Time `json:"restuntil,omitempty"`
 

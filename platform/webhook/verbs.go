@@ -154,7 +154,7 @@ func (s *Store) Test(ctx context.Context, scope Scope, id string) (Delivery, err
 			return fmt.Errorf("%w: it is %s, and gets nothing", ErrState, r.state)
 		}
 		w := &writing{retryFor: s.config.RetryFor}
-		w.add(&event, "", r.tenant, match{id: r.id})
+		w.add(&event, "", r.tenant, match{id: r.id, ordered: r.stated.Config[configOrder] == orderKey})
 		delivery = w.deliveries[0].String()
 		batch := &pgx.Batch{}
 		w.queue(batch)
