@@ -170,7 +170,7 @@ asyncapi: ## Check the AsyncAPI documents with the official parser; needs Node.j
 .PHONY: generate
 generate: ## Write again what is generated from code, such as JSON Schemas and AsyncAPI documents
 	@go generate $(call packages,$(MODULES))
-	@cd events && go test ./shop -run TestSchemas -update
+	@cd events && go test ./shop ./ai -run TestSchemas -update
 	@cd cmd && go test ./internal/wire -run TestAsyncAPI -update
 
 .PHONY: clean

@@ -149,7 +149,13 @@ func problemOf(response *http.Response) error {
 	case "revision_moved":
 		f.fix = "look at it again with: countermand saga get ID, or dlq show ID"
 	case "count_differs":
-		f.fix = "look at them again with: countermand saga list, or dlq list, and the same flags"
+		f.fix = "look at them again with: countermand saga list or dlq list and the same flags, or replay --dry-run"
+	case "consumer_not_found":
+		f.fix = "see which consumers there are with: countermand replay"
+	case "remembers_nothing":
+		f.fix = "have all effects made again with --again"
+	case "replayed_too_often":
+		f.fix = "replay it all the same with --force"
 	case "schedule_exists":
 		f.fix = "replace it with --replace"
 	case "saga_running":

@@ -31,8 +31,22 @@ Start with:  countermand demo   a minute of orders, crashes and undos
 	}
 	//nolint:contextcheck // cobra hands the context to each command when it runs
 	root.AddCommand(
-		devCommand(), demoCommand(), serveCommand(), migrateCommand(), sagaCommand(), defCommand(), scheduleCommand(),
-		dlqCommand(), outboxCommand(), topCommand(), routeCommand(), keyCommand(), specCommand(), schemaCommand(), versionCommand(),
+		devCommand(),
+		demoCommand(),
+		serveCommand(),
+		migrateCommand(),
+		sagaCommand(),
+		defCommand(),
+		scheduleCommand(),
+		dlqCommand(),
+		replayCommand(),
+		outboxCommand(),
+		topCommand(),
+		routeCommand(),
+		keyCommand(),
+		specCommand(),
+		schemaCommand(),
+		versionCommand(),
 	)
 	root.SetArgs(args)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return failure{wire.ExitUsage, err, ""} })

@@ -339,6 +339,7 @@ func TestTheContractHasTheRealRoutes(t *testing.T) {
 		"POST /admin/v1/dead-letters/{id}:redrive", "POST /admin/v1/dead-letters/{id}:discard", "POST /admin/v1/dead-letters/{id}:edit",
 		"GET /admin/v1/keys", "POST /admin/v1/keys", "GET /admin/v1/keys/{id}", "POST /admin/v1/keys/{id}:rotate", "POST /admin/v1/keys/{id}:revoke",
 		"GET /admin/v1/routes", "GET /admin/v1/routes/table", "PUT /admin/v1/routes/table", "GET /admin/v1/routes/schema",
+		"GET /admin/v1/consumers", "POST /admin/v1/consumers:replay",
 		"GET /admin/v1/outboxes", "GET /admin/v1/outboxes:stuck", "POST /admin/v1/outboxes:flush",
 		"GET /admin/v1/outbox-rows/{id}", "POST /admin/v1/outbox-rows/{id}:requeue", "POST /admin/v1/outbox-rows/{id}:discard",
 	}

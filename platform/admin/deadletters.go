@@ -313,6 +313,12 @@ func (a *messagingAPI) edit(r *http.Request, store *deadletter.Store, id int64, 
 	return store.Edit(r.Context(), id, event, order)
 }
 
+const invalidPace = "rate must be at most 1000 a second, seconds_max at most a day"
+
+func validPace(rate, secondsMax float64) bool {
+	return rate >= 0 && rate <= 1000 && secondsMax >= 0 && secondsMax <= 86_400
+}
+
 // bulk gives an order to many letters and tells of each, one JSON document a line.
 func (a *messagingAPI) bulk(w http.ResponseWriter, r *http.Request) {
 	var body DeadLetterBulk
@@ -323,8 +329,8 @@ func (a *messagingAPI) bulk(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, http.StatusUnprocessableEntity, "invalid_state", err.Error())
 		return
 	}
-	if body.Rate < 0 || body.Rate > 1000 || body.SecondsMax < 0 || body.SecondsMax > 86_400 {
-		refuse(w, r, http.StatusUnprocessableEntity, "invalid_rate", "rate must be at most 1000 a second, seconds_max at most a day")
+	if !validPace(body.Rate, body.SecondsMax) {
+		refuse(w, r, http.StatusUnprocessableEntity, "invalid_rate", invalidPace)
 		return
 	}
 	stores, ok := a.ofService(w, r, body.Service)

@@ -18,6 +18,7 @@ import (
 	"github.com/countermand/countermand/platform/admin"
 	"github.com/countermand/countermand/platform/apikey"
 	"github.com/countermand/countermand/platform/broker"
+	"github.com/countermand/countermand/platform/broker/natsbroker"
 	"github.com/countermand/countermand/platform/consumer"
 	"github.com/countermand/countermand/platform/deadletter"
 	"github.com/countermand/countermand/platform/embedded/embeddedtest"
@@ -69,6 +70,21 @@ type office struct {
 	pool   *pgxpool.Pool
 	engine *saga.Engine
 	server *httptest.Server
+	broker broker.Broker
+}
+
+// newBroker is a broker of the test's own.
+func (o *office) newBroker() broker.Broker {
+	o.t.Helper()
+	conn, err := embeddedtest.NATS(o.t).Connect()
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	o.t.Cleanup(conn.Close)
+	if o.broker, err = natsbroker.New(conn, natsbroker.Config{Partitions: 2}); err != nil {
+		o.t.Fatal(err)
+	}
+	return o.broker
 }
 
 func newOffice(t *testing.T) *office {
@@ -94,13 +110,14 @@ func newOffice(t *testing.T) *office {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
+	o := &office{t: t, pool: pool, engine: engine}
 	admin.Register(mux, admin.Config{Reader: saga.NewReader(pool), Operator: engine, Logger: slog.New(slog.DiscardHandler)})
 	messaging := new(admin.Messaging)
-	messaging.AddDeadLetters(deadletter.NewStore("office", pool))
+	messaging.AddDeadLetters(deadletter.NewStore("office", pool), o.newBroker())
 	messaging.AddOutbox(operate.New("office", pool, nil))
 	admin.RegisterKeys(mux, apikey.NewStore(pool), slog.New(slog.DiscardHandler))
 	admin.RegisterMessaging(mux, messaging, slog.New(slog.DiscardHandler))
-	o := &office{t: t, pool: pool, engine: engine, server: httptest.NewServer(mux)}
+	o.server = httptest.NewServer(mux)
 	t.Cleanup(o.server.Close)
 	return o
 }

@@ -20,7 +20,8 @@ import (
 type Messaging struct {
 	mu      sync.Mutex
 	letters []*deadletter.Store // by service
-	boxes   []*operate.Outbox   // by service
+	topics  map[*deadletter.Store]deadletter.Topics
+	boxes   []*operate.Outbox // by service
 }
 
 // AddOutbox adds the outbox of a service.
@@ -45,12 +46,24 @@ func (m *Messaging) outboxes(service string) []*operate.Outbox {
 	return m.boxes[at : at+1]
 }
 
-// AddDeadLetters adds the dead letters of a service.
-func (m *Messaging) AddDeadLetters(store *deadletter.Store) {
+// AddDeadLetters adds the dead letters of a service, and the broker whose topics its
+// consumers read.
+func (m *Messaging) AddDeadLetters(store *deadletter.Store, topics deadletter.Topics) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.topics == nil {
+		m.topics = make(map[*deadletter.Store]deadletter.Topics)
+	}
+	m.topics[store] = topics
 	m.letters = append(slices.Clone(m.letters), store) // readers may hold the old one
 	slices.SortFunc(m.letters, func(a, b *deadletter.Store) int { return strings.Compare(a.Service(), b.Service()) })
+}
+
+// topicsOf returns the broker that the consumers of a store's database read from.
+func (m *Messaging) topicsOf(store *deadletter.Store) deadletter.Topics {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.topics[store]
 }
 
 // stores returns the dead letters of one service, or of all.
@@ -67,13 +80,15 @@ func (m *Messaging) stores(service string) []*deadletter.Store {
 	return m.letters[at : at+1]
 }
 
-// RegisterMessaging adds the dead letters and the outboxes to mux:
+// RegisterMessaging adds the dead letters, the consumers and the outboxes to mux:
 //
 //	GET  /admin/v1/dead-letters            list, by service, newest first
 //	GET  /admin/v1/dead-letters:groups     how many there are of a kind
 //	GET  /admin/v1/dead-letters/{id}       one letter with its event and its log
 //	POST /admin/v1/dead-letters/{id}:VERB  redrive, discard, edit
 //	POST /admin/v1/dead-letters:bulk       redrive or discard all that a filter selects
+//	GET  /admin/v1/consumers               the consumers that have run, by service
+//	POST /admin/v1/consumers:replay        hand a range of a topic to one of them once more
 //	GET  /admin/v1/outboxes                how much waits, by lane
 //	GET  /admin/v1/outboxes:stuck          rows that wait too long, and why
 //	POST /admin/v1/outboxes:flush          wake the relays and wait until what is there is sent
@@ -87,6 +102,8 @@ func RegisterMessaging(mux *http.ServeMux, messaging *Messaging, logger *slog.Lo
 	handle("GET /admin/v1/dead-letters/{id}", a.get)
 	handle("POST /admin/v1/dead-letters/{target}", a.order)
 	handle("POST /admin/v1/dead-letters:bulk", a.bulk)
+	handle("GET /admin/v1/consumers", a.consumers)
+	handle("POST /admin/v1/consumers:replay", a.replay)
 	handle("GET /admin/v1/outboxes", a.outboxes)
 	handle("GET /admin/v1/outboxes:stuck", a.stuck)
 	handle("POST /admin/v1/outboxes:flush", a.flush)
@@ -111,6 +128,15 @@ var letterStatuses = map[string]int{
 	"redriven_too_often":    http.StatusConflict,
 	"count_differs":         http.StatusConflict,
 	"too_many_dead_letters": http.StatusConflict,
+	"invalid_range":         http.StatusUnprocessableEntity,
+	"too_many_ids":          http.StatusUnprocessableEntity,
+	"service_required":      http.StatusUnprocessableEntity,
+	"consumer_not_found":    http.StatusNotFound,
+	"topic_not_found":       http.StatusNotFound,
+	"remembers_nothing":     http.StatusConflict,
+	"again_impossible":      http.StatusConflict,
+	"range_too_large":       http.StatusConflict,
+	"too_many_messages":     http.StatusConflict,
 	"outbox_row_parked":     http.StatusConflict,
 }
 
@@ -140,6 +166,6 @@ func (a *messagingAPI) fail(w http.ResponseWriter, r *http.Request, err error) {
 		if !errors.Is(err, context.Canceled) {
 			a.logger.ErrorContext(r.Context(), "admin request failed", "path", r.URL.Path, "error", err)
 		}
-		refuse(w, r, http.StatusServiceUnavailable, "store_unavailable", "the service's database did not answer; see the log")
+		refuse(w, r, http.StatusServiceUnavailable, "store_unavailable", "the service's database or broker did not answer; see the log")
 	}
 }

@@ -154,6 +154,14 @@ type Broker interface {
 	// Since returns where to begin for the messages that were stored at or after a
 	// time: a replay reads from there.
 	Since(ctx context.Context, topic events.Topic, at time.Time) (map[int]Start, error)
+	// Bounds returns for each partition the position before the oldest message that is
+	// kept, and that of the newest. Whoever goes on from before the oldest may miss what
+	// was deleted.
+	Bounds(ctx context.Context, topic events.Topic) (oldest, newest map[int]Start, err error)
+	// Sequenced reports whether offsets grow through all partitions of a topic together.
+	// A reader whose partitions begin at one position then delivers in their order, so
+	// that one offset tells how far it is in all of them.
+	Sequenced() bool
 	// Lookup returns the one message at that offset; ErrNotFound when it is gone.
 	Lookup(ctx context.Context, topic events.Topic, partition int, offset uint64) (Delivery, error)
 	// Subscribe joins the named group on a topic.

@@ -95,6 +95,9 @@ func NewCommands(pool *pgxpool.Pool, config CommandsConfig, handlers ...Handler)
 // Topics returns what the feed must read for these handlers.
 func (c *Commands) Topics() []events.Topic { return slices.Clone(c.topics) }
 
+// Memory implements [Rememberer].
+func (c *Commands) Memory() Memory { return MemoryInbox }
+
 // Process implements [Processor].
 func (c *Commands) Process(ctx context.Context, batch *Batch) error {
 	err := c.process(ctx, batch, len(batch.Deliveries) > 1)

@@ -142,10 +142,6 @@ func letterOf(d *broker.Delivery, attempts int, err error) letter {
 }
 
 func (l letter) queue(batch *pgx.Batch, consumer string, d *broker.Delivery) {
-	var storedAt *time.Time
-	if !d.StoredAt.IsZero() {
-		storedAt = &d.StoredAt
-	}
 	batch.Queue(`
 		insert into dead_letter (consumer, topic, partition, position, event_id, event_type, attributes, data, attempts, error,
 			state, reason, key, correlation, parks, stored_at)
@@ -153,7 +149,15 @@ func (l letter) queue(batch *pgx.Batch, consumer string, d *broker.Delivery) {
 		on conflict do nothing`,
 		consumer, string(d.Topic), d.Partition, int64(d.Offset), printable(d.Event.ID), printable(d.Event.Type),
 		events.AppendAttributes(nil, &d.Event), d.Event.Data, l.attempts, l.text,
-		l.state, l.reason, printable(l.key), printable(d.Event.CorrelationID), l.parks, storedAt)
+		l.state, l.reason, printable(l.key), printable(d.Event.CorrelationID), l.parks, storedAt(d))
+}
+
+// storedAt returns when the broker stored a delivery; nil when it does not say.
+func storedAt(d *broker.Delivery) *time.Time {
+	if d.StoredAt.IsZero() {
+		return nil
+	}
+	return &d.StoredAt
 }
 
 // QueueDeadLetter adds the statement that sets a delivery aside, for consumers

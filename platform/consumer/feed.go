@@ -158,6 +158,9 @@ func (f *Feed) session(ctx context.Context) error {
 	if err := f.broker.Ensure(ctx, f.config.Topics...); err != nil {
 		return err
 	}
+	if err := announce(ctx, f.pool, f.config.Name, f.config.Topics, f.processor); err != nil {
+		return err
+	}
 	if p, ok := f.processor.(interface {
 		ready(ctx context.Context, b broker.Broker, topics []events.Topic) error
 	}); ok {
@@ -259,7 +262,7 @@ func (f *Feed) watch(ctx context.Context, division *share.Division) error {
 func (f *Feed) redriver(partitions []int, attempt func(context.Context, *Batch) error) *redriver {
 	r := &redriver{
 		pool: f.pool, name: f.config.Name, attempt: attempt, backoff: f.config.backoff, metrics: &f.metrics, log: f.config.Logger,
-		stalls: make(map[int64]stall), partitions: make([]int32, 0, len(partitions)),
+		stalls: make(map[int64]stalledLetter), partitions: make([]int32, 0, len(partitions)),
 	}
 	for _, topic := range f.config.Topics {
 		r.topics = append(r.topics, string(topic))

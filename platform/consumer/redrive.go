@@ -30,7 +30,14 @@ type redriver struct {
 	log        *slog.Logger
 
 	parked map[asideKey]bool
-	stalls map[int64]stall // letters that failed and rest
+	stalls map[int64]stalledLetter
+}
+
+// stalledLetter is a letter that failed and rests.
+type stalledLetter struct {
+	stall
+	key     asideKey
+	ordered bool // later letters of the key wait for it
 }
 
 // redriveMax bounds the letters of one look at the table.
@@ -44,10 +51,22 @@ type due struct {
 	Position     int64
 	Key          string
 	Parks        bool
+	Replayed     bool
+	Again        bool
+	Redrives     int
 	Attributes   []byte
 	Data         []byte
 	StoredAt     *time.Time
 }
+
+// key is what the letter must not overtake its like of.
+func (l *due) key() asideKey {
+	return asideKey{Source{events.Topic(l.Topic), int(l.Partition)}, l.Key}
+}
+
+// ordered reports that the letter waits for earlier ones of its key. Dead ones are
+// redriven by themselves; what was parked or replayed is many, and was in order.
+func (l *due) ordered() bool { return l.Parks || l.Replayed }
 
 // pass handles what is due and looks which keys are parked. It reports whether
 // there is more to do at once. An error means that the table could not be read.
@@ -60,24 +79,20 @@ func (r *redriver) pass(ctx context.Context) (more bool, err error) {
 	held := make(map[asideKey]bool) // keys whose next letter is not handled
 	for i := range letters {
 		l := &letters[i]
-		key := asideKey{Source{events.Topic(l.Topic), int(l.Partition)}, l.Key}
-		if l.Parks && held[key] {
+		if l.ordered() && held[l.key()] {
 			continue
 		}
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}
-		done := !r.stalls[l.ID].until.After(time.Now())
-		if done {
-			done, err = r.redrive(ctx, l)
-			if err != nil {
-				return false, err
-			}
+		done, err := r.redrive(ctx, l)
+		if err != nil {
+			return false, err
 		}
 		if done {
 			handled++
-		} else {
-			held[key] = l.Parks
+		} else if l.ordered() {
+			held[l.key()] = true
 		}
 	}
 	if handled > 0 { // which may have freed keys
@@ -86,23 +101,45 @@ func (r *redriver) pass(ctx context.Context) (more bool, err error) {
 	return handled > 0 && len(letters) == redriveMax, err
 }
 
-// look reads what is due and which keys are parked.
+// look reads what is due and which keys are parked. What rests after a failure is
+// not due, nor is what waits behind it: a look is not to be filled with those.
 func (r *redriver) look(ctx context.Context) (letters []due, err error) {
+	var (
+		resting    []int64
+		topics     []string
+		partitions []int32
+		keys       []string
+	)
+	now := time.Now()
+	for id, stalled := range r.stalls {
+		if !stalled.until.After(now) {
+			continue
+		}
+		resting = append(resting, id)
+		if stalled.ordered {
+			topics, partitions = append(topics, string(stalled.key.Topic)), append(partitions, int32(stalled.key.Partition))
+			keys = append(keys, stalled.key.key)
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pingTimeout)
 	defer cancel()
 	var batch pgx.Batch
 	// Of a key that is parked, what has nothing dead before it; of the others, what
 	// was told to be handled again.
 	batch.Queue(`
-		select id, revision, topic, partition, position, key, parks, attributes, data, stored_at
+		select id, revision, topic, partition, position, key, parks, replayed, again, redrives, attributes, data, stored_at
 		from dead_letter as l
 		where consumer = $1 and state <> 'dead' and topic = any($2) and ($3::integer[] is null or partition = any($3))
 			and not (parks and exists (
 				select from dead_letter as b
 				where b.consumer = l.consumer and b.topic = l.topic and b.partition = l.partition and b.key = l.key
 					and b.parks and b.state = 'dead' and b.id < l.id))
+			and id <> all(coalesce($5::bigint[], '{}'))
+			and not ((parks or replayed) and exists (
+				select from unnest($6::text[], $7::integer[], $8::text[]) as h (topic, partition, key)
+				where h.topic = l.topic and h.partition = l.partition and h.key = l.key))
 		order by id
-		limit $4`, r.name, r.topics, r.partitions, redriveMax,
+		limit $4`, r.name, r.topics, r.partitions, redriveMax, resting, topics, partitions, keys,
 	).Query(func(rows pgx.Rows) (err error) {
 		letters, err = pgx.CollectRows(rows, pgx.RowToStructByPos[due])
 		return err
@@ -146,7 +183,8 @@ func (r *redriver) redrive(ctx context.Context, l *due) (done bool, err error) {
 	source, before := sourceOf(&d), r.stalls[l.ID]
 	one := &Batch{
 		Deliveries: []broker.Delivery{d}, consumer: r.name,
-		attempts: map[Source]attempt{source: before.attempt}, letter: &letterRef{id: l.ID, revision: l.Revision},
+		attempts: map[Source]attempt{source: before.attempt},
+		letter:   &letterRef{id: l.ID, revision: l.Revision, replayed: l.Replayed, again: l.Again, redrives: l.Redrives},
 	}
 	one.reset()
 	failed := r.attempt(ctx, one)
@@ -168,7 +206,7 @@ func (r *redriver) redrive(ctx context.Context, l *due) (done bool, err error) {
 			count = before.count
 		}
 		rest := r.backoff(rests)
-		r.stalls[l.ID] = stall{attempt{count, failed}, rests, time.Now().Add(rest)}
+		r.stalls[l.ID] = stalledLetter{stall{attempt{count, failed}, rests, time.Now().Add(rest)}, l.key(), l.ordered()}
 		r.log.WarnContext(ctx, "redriven event failed and is tried again", "consumer", r.name, "dead_letter", l.ID,
 			"event_id", d.Event.ID, "event_type", d.Event.Type, "attempt", count, "retry_in", rest, "error", failed)
 		return false, nil
@@ -185,7 +223,11 @@ func (r *redriver) redrive(ctx context.Context, l *due) (done bool, err error) {
 }
 
 // letterRef is the dead letter that a batch is about, instead of positions.
-type letterRef struct{ id, revision int64 }
+type letterRef struct {
+	id, revision    int64
+	replayed, again bool
+	redrives        int
+}
 
 // queueLetter adds the statement that removes the letter, or says that it has died
 // again. It fails the transaction when the letter is not as it was: somebody has

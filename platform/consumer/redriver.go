@@ -25,8 +25,9 @@ type RedriverConfig struct {
 // that is fed by something else than a [Feed], such as a watermill router, and that
 // sets aside with [QueueDeadLetter]. A Feed does this by itself.
 type Redriver struct {
-	letters *redriver
-	config  RedriverConfig
+	letters   *redriver
+	processor Processor
+	config    RedriverConfig
 }
 
 // NewRedriver returns a redriver. processor gets batches of one delivery each, in a
@@ -47,14 +48,23 @@ func NewRedriver(pool *pgxpool.Pool, processor Processor, config RedriverConfig)
 	w := &worker{feed: feed}
 	r := feed.redriver(nil, w.attempt)
 	r.partitions = nil // all of them
-	return &Redriver{r, config}
+	return &Redriver{r, processor, config}
 }
 
 // Run redrives until ctx ends, and returns nil then. It survives a database that is
 // away.
 func (r *Redriver) Run(ctx context.Context) error {
+	announced := false
 	for ctx.Err() == nil {
-		more, err := r.letters.pass(ctx)
+		var more bool
+		err := error(nil)
+		if !announced {
+			err = announce(ctx, r.letters.pool, r.config.Name, r.config.Topics, r.processor)
+			announced = err == nil
+		}
+		if err == nil {
+			more, err = r.letters.pass(ctx)
+		}
 		if err != nil && ctx.Err() == nil {
 			r.config.Logger.WarnContext(ctx, "dead letters could not be redriven", "consumer", r.config.Name, "error", err)
 		}

@@ -102,7 +102,7 @@ func (c *Commands) ready(ctx context.Context, b broker.Broker, topics []events.T
 // when its id was made, if that says so. A clock that is wrong can make an event
 // too old, which sets it aside, but a copy no younger than its oldest time.
 func (w *work) stale(d *broker.Delivery) error {
-	if w.config.Window == 0 || w.batch.letter != nil { // an operator has decided
+	if w.config.Window == 0 || w.batch.decided() {
 		return nil
 	}
 	oldest, what := d.StoredAt, "was stored"

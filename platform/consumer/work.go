@@ -29,6 +29,9 @@ type work struct {
 	replies []broker.Message // from memory
 	// guarded says that the transaction holds the savepoint of an earlier delivery.
 	guarded bool
+	// anew says that the batch is a command that the inbox knows, handled once more on
+	// an operator's word: the inbox keeps its entry, and nobody is answered twice.
+	anew bool
 	// groups wait to be handled together; held are their partition keys with the
 	// command's type, and heldKeys those of their inbox entries. Without held,
 	// every delivery is handled by itself.
@@ -82,7 +85,9 @@ func (w *work) deliver(ctx context.Context, i int) error {
 	if err := w.yield(ctx, e, key); err != nil {
 		return err
 	}
-	if entry, seen := w.inbox[key]; seen {
+	if entry, seen := w.inbox[key]; seen && w.batch.anew(entry) {
+		w.anew = true
+	} else if seen {
 		if err := w.again(ctx, e, entry); err != nil {
 			return err
 		}
@@ -170,7 +175,7 @@ func (w *work) mustUndo(e *events.Event) (bool, error) {
 	switch {
 	case !seen:
 		if err := w.staleUndo(e); err != nil {
-			if w.batch.letter != nil {
+			if w.batch.decided() {
 				return true, nil
 			}
 			return false, err
@@ -224,6 +229,8 @@ func (w *work) end(ctx context.Context, span trace.Span, i int, key [16]byte, ha
 	switch {
 	case err == nil:
 		return w.conclude(ctx, i, key, statusReplied, reply, nil, emitted)
+	case errors.Is(err, ErrDeferred) && w.anew: // its later Reply gets ErrNotDeferred
+		return w.conclude(ctx, i, key, statusReplied, nil, nil, emitted)
 	case errors.Is(err, ErrDeferred):
 		w.out = append(w.out, emitted...)
 		w.inbox.set(key, statusDeferred, events.AppendAttributes(nil, e), nil)
@@ -284,11 +291,26 @@ func (w *work) conclude(ctx context.Context, i int, key [16]byte, status string,
 	rejection *events.Rejection, emitted []broker.Message,
 ) error {
 	e := &w.batch.Deliveries[i].Event
-	answer := data
+	if !w.anew {
+		if err := w.answer(ctx, e, key, status, data, rejection); err != nil {
+			return err
+		}
+	}
+	w.out = append(w.out, emitted...)
+	if e.Undoes != "" {
+		w.revoke(e)
+	}
+	w.batch.Done(i)
+	return nil
+}
+
+// answer puts the end of a command into the inbox and replies to whoever asked.
+func (w *work) answer(ctx context.Context, e *events.Event, key [16]byte, status string, data []byte, rejection *events.Rejection) error {
+	stored := data
 	if rejection != nil {
 		rejection = &events.Rejection{Code: rejection.Code, Message: clip(rejection.Message)}
 		var err error
-		if answer, err = json.Marshal(rejection); err != nil {
+		if stored, err = json.Marshal(rejection); err != nil {
 			return fmt.Errorf("encode rejection of %s: %w", e.Type, err)
 		}
 	}
@@ -301,12 +323,7 @@ func (w *work) conclude(ctx context.Context, i int, key [16]byte, status string,
 			return err
 		}
 	}
-	w.out = append(w.out, emitted...)
-	w.inbox.set(key, status, nil, answer)
-	if e.Undoes != "" {
-		w.revoke(e)
-	}
-	w.batch.Done(i)
+	w.inbox.set(key, status, nil, stored)
 	return nil
 }
 

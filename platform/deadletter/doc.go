@@ -11,6 +11,9 @@
 // messages of a dead letter's partition key are parked behind it, untried, and are
 // handled in order when it was redriven or discarded.
 //
+// [Store.Replay] hands messages that a topic still has to a consumer in the same way,
+// dead or not.
+//
 // Whatever is done to a letter is logged with who did it and why, and with the
 // event as it was before.
 package deadletter

@@ -33,6 +33,11 @@ type Summary struct {
 	Reason   string `json:"reason,omitempty"`
 	Error    string `json:"error,omitempty"`
 	Attempts int    `json:"attempts"`
+	// Replayed says that an operator put it there to have the message handled once more,
+	// Again that this is to be done although the inbox knows it. DiedAt is when it was put
+	// there, until it dies of it.
+	Replayed bool `json:"replayed,omitempty"`
+	Again    bool `json:"again,omitempty"`
 	// Redrives is how often it was told to be handled again.
 	Redrives int `json:"redrives"`
 	// Topic, Partition and Position are where it stood.
@@ -66,7 +71,7 @@ type Letter struct {
 
 // LogEntry is something that was done to a letter.
 type LogEntry struct {
-	// Verb is edit, redrive or discard; handled or died is what a redrive led to.
+	// Verb is edit, redrive, discard or replay; handled or died is what redrive or replay led to.
 	Verb string    `json:"verb"`
 	By   string    `json:"by"`
 	Note string    `json:"reason,omitempty"`

@@ -35,13 +35,13 @@ func NewStore(service string, pool *pgxpool.Pool) *Store { return &Store{service
 func (s *Store) Service() string { return s.service }
 
 const summaryColumns = `id, state, consumer, reason, error, attempts, redrives, topic, partition, position, key, parks,
-	event_id, event_type, correlation, stored_at, died_at, revision`
+	event_id, event_type, correlation, stored_at, died_at, revision, replayed, again`
 
 // targets returns where the columns go.
 func (l *Summary) targets(id *int64) []any {
 	return []any{
 		id, &l.State, &l.Consumer, &l.Reason, &l.Error, &l.Attempts, &l.Redrives, &l.Topic, &l.Partition, &l.Position, &l.Key, &l.HoldsKey,
-		&l.EventID, &l.EventType, &l.CorrelationID, &l.StoredAt, &l.DiedAt, &l.Revision,
+		&l.EventID, &l.EventType, &l.CorrelationID, &l.StoredAt, &l.DiedAt, &l.Revision, &l.Replayed, &l.Again,
 	}
 }
 

@@ -24,7 +24,7 @@ type Order struct {
 }
 
 // Redrive has the letter handled again by its consumer, within about a second. What
-// is parked behind it follows in order. It is refused, with a [Refusal], for a
+// is parked behind it follows in order. It is refused, with a [*RefusalError], for a
 // letter that is parked itself, that is being redriven, or that has been redriven
 // too often.
 func (s *Store) Redrive(ctx context.Context, id int64, order Order) (Letter, error) {
@@ -120,7 +120,7 @@ func (s *Store) order(ctx context.Context, id int64, order Order, do func(tx pgx
 
 // write adds what is about to be done to the log, with the event as it is.
 func (s *Store) write(ctx context.Context, tx pgx.Tx, id int64, verb string, order Order) error {
-	kept := verb != "redrive" // which leaves the event as it is
+	kept := verb == "edit" || verb == "discard" // the others leave the event as it is
 	return exec(ctx, tx, `
 		insert into dead_letter_log (letter, verb, done_by, note, consumer, topic, partition, position, event_id, event_type, attributes, data)
 		select id, $2, $3, $4, consumer, topic, partition, position, event_id, event_type,

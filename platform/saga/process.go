@@ -19,6 +19,10 @@ import (
 // event is tried before it becomes a dead letter.
 const attemptsMax = 10
 
+// Memory implements [consumer.Rememberer]: a saga begins once, and a reply counts only
+// while its command is awaited.
+func (e *Engine) Memory() consumer.Memory { return consumer.MemoryOwn }
+
 // Process implements [consumer.Processor].
 func (e *Engine) Process(ctx context.Context, batch *consumer.Batch) error {
 	var err error

@@ -137,8 +137,11 @@ func (m *ReadModel) handle(msg *message.Message) error {
 	}
 }
 
+// Memory implements [consumer.Rememberer]: facts that were counted are kept by id.
+func (m *ReadModel) Memory() consumer.Memory { return consumer.MemoryOwn }
+
 // Process implements [consumer.Processor] for the facts that were set aside and are
-// redriven.
+// redriven, and for those that are replayed.
 func (m *ReadModel) Process(ctx context.Context, batch *consumer.Batch) error {
 	return postgres.InTx(ctx, m.service.pool, func(tx pgx.Tx) error {
 		for i := range batch.Deliveries {

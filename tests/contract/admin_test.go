@@ -22,6 +22,7 @@ import (
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/admin"
 	"github.com/countermand/countermand/platform/broker"
+	"github.com/countermand/countermand/platform/broker/natsbroker"
 	"github.com/countermand/countermand/platform/consumer"
 	"github.com/countermand/countermand/platform/deadletter"
 	"github.com/countermand/countermand/platform/embedded/embeddedtest"
@@ -119,6 +120,24 @@ func bury(t *testing.T, pool *pgxpool.Pool) {
 	}
 }
 
+// send publishes an event that the consumer shop could be given once more.
+func send(t *testing.T, pool *pgxpool.Pool, b broker.Broker) {
+	t.Helper()
+	event, err := hold.New("e2", "/test", leg{"b"}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Ensure(t.Context(), hold.Topic()); err != nil {
+		t.Fatal(err)
+	}
+	if receipt := b.PublishBatch(t.Context(), []broker.Message{{Topic: hold.Topic(), Event: event}})[0]; receipt.Err != nil {
+		t.Fatal(receipt.Err)
+	}
+	if _, err := pool.Exec(t.Context(), "insert into consumer_topic (consumer, topic, memory) values ('shop', $1, 'inbox')", string(hold.Topic())); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Whatever the API is asked, its answer is as the document says.
 func TestAnswersAreAsTheDocumentSays(t *testing.T) {
 	// The validator takes {id}:pause for an {id}, so it is given both the document and
@@ -155,10 +174,20 @@ func TestAnswersAreAsTheDocumentSays(t *testing.T) {
 	admin.Register(mux, admin.Config{Reader: saga.NewReader(pool), Operator: engine, Logger: slog.New(slog.DiscardHandler)})
 
 	messaging := new(admin.Messaging)
-	messaging.AddDeadLetters(deadletter.NewStore("shop", pool))
+	conn, err := embeddedtest.NATS(t).Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	topics, err := natsbroker.New(conn, natsbroker.Config{Partitions: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	messaging.AddDeadLetters(deadletter.NewStore("shop", pool), topics)
 	admin.RegisterMessaging(mux, messaging, slog.New(slog.DiscardHandler))
 	messaging.AddOutbox(operate.New("shop", pool, nil))
 	bury(t, pool)
+	send(t, pool, topics)
 
 	const signed = `"by":"ada","reason":"a test"`
 	for _, ask := range []struct {
@@ -206,8 +235,17 @@ func TestAnswersAreAsTheDocumentSays(t *testing.T) {
 		{http.MethodPost, "/admin/v1/dead-letters/shop.1:redrive", `{` + signed + `}`, 200},
 		{http.MethodPost, "/admin/v1/dead-letters/shop.1:redrive", `{` + signed + `}`, 409},
 		{http.MethodPost, "/admin/v1/dead-letters:bulk", `{` + signed + `,"verb":"redrive","filter":{},"expected_count":7}`, 409},
+		{http.MethodPost, "/admin/v1/dead-letters:bulk", `{` + signed + `,"verb":"discard","filter":{},"dry_run":true}`, 200},
 		{http.MethodPost, "/admin/v1/dead-letters/shop.2:discard", `{` + signed + `}`, 200},
 		{http.MethodGet, "/admin/v1/dead-letters/shop.2", "", 404},
+		{http.MethodGet, "/admin/v1/consumers?service=shop", "", 200},
+		{http.MethodGet, "/admin/v1/consumers?service=none", "", 404},
+		{http.MethodPost, "/admin/v1/consumers:replay", `{` + signed + `,"consumer":"shop","topic":"` + string(hold.Topic()) + `","since":"2026-01-01T00:00:00Z","dry_run":true}`, 200},
+		{http.MethodPost, "/admin/v1/consumers:replay", `{` + signed + `,"consumer":"shop","topic":"` + string(hold.Topic()) + `","since":"2026-01-01T00:00:00Z","ids":["e2"],"expected_count":1}`, 200},
+		{http.MethodPost, "/admin/v1/consumers:replay", `{` + signed + `,"consumer":"shop","topic":"` + string(hold.Topic()) + `","positions":{"partition":0,"from":1,"through":9},"expected_count":7}`, 409},
+		{http.MethodPost, "/admin/v1/consumers:replay", `{` + signed + `,"consumer":"shop","topic":"` + string(hold.Topic()) + `"}`, 422},
+		{http.MethodPost, "/admin/v1/consumers:replay", `{` + signed + `,"consumer":"none","topic":"` + string(hold.Topic()) + `","since":"2026-01-01T00:00:00Z"}`, 404},
+		{http.MethodGet, "/admin/v1/dead-letters?state=redriving", "", 200},
 		{http.MethodGet, "/admin/v1/outboxes?service=shop", "", 200},
 		{http.MethodGet, "/admin/v1/outboxes?service=none", "", 404},
 		{http.MethodGet, "/admin/v1/outboxes:stuck?older=0&limit=5", "", 200},
@@ -232,13 +270,19 @@ func TestAnswersAreAsTheDocumentSays(t *testing.T) {
 			continue
 		}
 		request.URL.Path = verbs.ReplaceAllString(request.URL.Path, "$1/")
-		response := recorder.Result()
-		response.Body = io.NopCloser(bytes.NewReader(recorder.Body.Bytes()))
-		_, faults := v.ValidateHttpResponse(request, response)
-		tell(t, what, faults)
+		documents := [][]byte{recorder.Body.Bytes()}
+		if recorder.Header().Get("Content-Type") == "application/jsonl" { // each line is of the schema
+			documents = bytes.SplitAfter(bytes.TrimSuffix(documents[0], []byte("\n")), []byte("\n"))
+		}
+		for _, document := range documents {
+			response := recorder.Result()
+			response.Body = io.NopCloser(bytes.NewReader(document))
+			_, faults := v.ValidateHttpResponse(request, response)
+			tell(t, what, faults)
+		}
 		if ask.status < 300 { // what is refused need not be as the document says
 			request.Body = io.NopCloser(strings.NewReader(ask.body))
-			_, faults = v.ValidateHttpRequest(request)
+			_, faults := v.ValidateHttpRequest(request)
 			tell(t, what, faults)
 		}
 	}

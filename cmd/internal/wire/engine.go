@@ -32,7 +32,7 @@ func runEngine(l lifecycle, process *Process, pool *pgxpool.Pool, b broker.Broke
 		}
 		return engine.Prepare(ctx)
 	}))
-	err := runFeed(l, process, pool, b, send, engine, consumer.FeedConfig{
+	err := runFeed(l, Engine, process, pool, b, send, engine, consumer.FeedConfig{
 		Name: saga.ConsumerName, Topics: engine.Topics(), BatchMax: 256,
 	})
 	if err != nil {

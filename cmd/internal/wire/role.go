@@ -131,9 +131,6 @@ func openPool(l lifecycle, config Config, process *Process) (*pgxpool.Pool, erro
 			return nil, err
 		}
 	}
-	if config.Role != Gateway { // which has no consumer
-		process.Messaging.AddDeadLetters(deadletter.NewStore(config.Role, pool))
-	}
 	process.Health.Add("postgres/"+config.Role, pool.Ping)
 	l.Hooks.Append(fx.StopHook(pool.Close))
 	return pool, nil
@@ -160,13 +157,15 @@ type senders struct {
 }
 
 // runFeed runs a processor over its topics, with what publishes for it: that
-// starts first and stops last, so that what the last batch left is sent.
-func runFeed(l lifecycle, process *Process, pool *pgxpool.Pool, b broker.Broker, send senders, processor consumer.Processor, config consumer.FeedConfig) error {
+// starts first and stops last, so that what the last batch left is sent. The dead
+// letters are those of the role.
+func runFeed(l lifecycle, role string, process *Process, pool *pgxpool.Pool, b broker.Broker, send senders, processor consumer.Processor, config consumer.FeedConfig) error {
 	config.Logger, config.Metrics = process.Logger, process.Registry
 	feed, err := consumer.NewFeed(pool, b, processor, config)
 	if err != nil {
 		return err
 	}
+	process.Messaging.AddDeadLetters(deadletter.NewStore(role, pool), b)
 	l.run("relay", send.Relay.Run)
 	l.run("dispatcher", send.Dispatcher.Run)
 	l.run(config.Name, feed.Run)

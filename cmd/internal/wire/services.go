@@ -87,7 +87,7 @@ func (p serviceParts) run(name string, s service) error {
 		return err
 	}
 	p.Lifecycle.run(name+"-inbox", commands.RunRetention)
-	err = runFeed(p.Lifecycle, p.Process, p.Pool, p.Broker, p.Send, commands, consumer.FeedConfig{Name: name, Topics: commands.Topics()})
+	err = runFeed(p.Lifecycle, p.Config.Role, p.Process, p.Pool, p.Broker, p.Send, commands, consumer.FeedConfig{Name: name, Topics: commands.Topics()})
 	if err != nil {
 		return err
 	}

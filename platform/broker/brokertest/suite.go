@@ -64,6 +64,7 @@ func Run(t *testing.T, promises Promises, start func(t *testing.T) Server) {
 	t.Run("reading", s.reading)
 	t.Run("replay", s.replay)
 	t.Run("backlog", s.backlog)
+	t.Run("bounds", s.bounds)
 	t.Run("lookup", s.lookup)
 	t.Run("groups", s.groups)
 	t.Run("crashes", s.crashes)

@@ -108,6 +108,25 @@ func (b *Broker) Backlog(ctx context.Context, topic events.Topic, from map[int]b
 	return total, nil
 }
 
+// Bounds implements [broker.Broker].
+func (b *Broker) Bounds(ctx context.Context, topic events.Topic) (oldest, newest map[int]broker.Start, err error) {
+	ctx, cancel := b.bound(ctx)
+	defer cancel()
+	first, last, err := b.ends(ctx, topic, b.all())
+	if err != nil {
+		return nil, nil, fmt.Errorf("bounds of %s: %w", topic, err)
+	}
+	oldest, newest = make(map[int]broker.Start, len(first)), make(map[int]broker.Start, len(last))
+	for partition := range first {
+		oldest[partition] = broker.Start{After: uint64(first[partition])}
+		newest[partition] = broker.Start{After: uint64(last[partition])}
+	}
+	return oldest, newest, nil
+}
+
+// Sequenced implements [broker.Broker]: each partition has offsets of its own.
+func (b *Broker) Sequenced() bool { return false }
+
 // Since implements [broker.Broker]. Kafka knows a message by the time that its
 // publisher gave it.
 func (b *Broker) Since(ctx context.Context, topic events.Topic, at time.Time) (map[int]broker.Start, error) {

@@ -66,6 +66,7 @@ func TestALostPartitionIsNotCommitted(t *testing.T) {
 		if err == nil {
 			break
 		}
+		heir.Close()
 		first.Close() // it has kept the partition: now it goes, with the message in hand
 	}
 	for n := 1; n < 6; n++ {

@@ -43,6 +43,10 @@ type Config struct {
 	AttemptsMax int
 	// ParkKeys is that of the feed.
 	ParkKeys bool
+	// Broker is a JetStream of the test's own unless it is given.
+	Broker broker.Broker
+	// Window is that of the inbox.
+	Window time.Duration
 	// Idle starts no feed: the test runs its own, of [Rig.NewFeed].
 	Idle bool
 }
@@ -82,18 +86,20 @@ func New(t *testing.T, config Config) *Rig {
 	if err := postgres.Migrate(t.Context(), r.Pool, sets...); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := embeddedtest.NATS(t).Connect()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Close)
-	if r.Broker, err = natsbroker.New(conn, natsbroker.Config{Partitions: 4}); err != nil {
-		t.Fatal(err)
+	if r.Broker = config.Broker; r.Broker == nil {
+		conn, err := embeddedtest.NATS(t).Connect()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(conn.Close)
+		if r.Broker, err = natsbroker.New(conn, natsbroker.Config{Partitions: 4}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	r.Relay = outbox.NewRelay(r.Pool, r.Broker, outbox.RelayConfig{Name: config.Name, Logger: r.Logger})
 	replies := broker.NewDispatcher(r.Broker, broker.DispatcherConfig{Name: config.Name, Logger: r.Logger})
 	r.commands, err = consumer.NewCommands(r.Pool, consumer.CommandsConfig{
-		Name: config.Name, AttemptsMax: max(config.AttemptsMax, 2), Wake: r.Relay.Wake, Replies: replies, Logger: r.Logger,
+		Name: config.Name, AttemptsMax: max(config.AttemptsMax, 2), Wake: r.Relay.Wake, Replies: replies, Window: config.Window, Logger: r.Logger,
 	}, config.Handlers(r)...)
 	if err != nil {
 		t.Fatal(err)
@@ -206,6 +212,10 @@ func Answer[R any](r *Rig, e events.Event) (reply R, code events.Code) {
 	}
 	return reply, rejection.Code
 }
+
+// Unread returns how many replies to the command came before the last one that was
+// answered, and have not been asked for.
+func (r *Rig) Unread(e events.Event) int { return len(r.early[e.ID]) }
 
 // Read returns the single value of a query.
 func Read[V any](r *Rig, query string, args ...any) (value V) {

@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { Main(m) }
 
-func TestPostgresGivesFreshDatabasesAndDropsThem(t *testing.T) {
+func TestPostgresGivesFreshDatabasesAndTakesThemBack(t *testing.T) {
 	var mu sync.Mutex
 	urls := map[string]bool{}
 	t.Run("tests", func(t *testing.T) {
@@ -27,7 +27,7 @@ func TestPostgresGivesFreshDatabasesAndDropsThem(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				// The pool stays open: the database is dropped all the same.
+				// The pool stays open: the database is gone all the same.
 				if _, err := pool.Exec(t.Context(), "CREATE TABLE orders (id int)"); err != nil {
 					t.Fatal(err)
 				}
@@ -46,9 +46,46 @@ func TestPostgresGivesFreshDatabasesAndDropsThem(t *testing.T) {
 			conn.Close(t.Context())
 		}
 		if err == nil || !strings.Contains(err.Error(), "3D000") {
-			t.Errorf("connect to a dropped database: %v", err)
+			t.Errorf("connect to a database of a test that has ended: %v", err)
 		}
 	}
+}
+
+// TestADatabaseIsReusedOnlyAsGoodAsNew follows one database through tests.
+func TestADatabaseIsReusedOnlyAsGoodAsNew(t *testing.T) {
+	var last uint32
+	use := func(name string, again bool, statement string) {
+		t.Run(name, func(t *testing.T) {
+			conn, err := pgx.Connect(t.Context(), Postgres(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var id uint32
+			var things []string
+			if err := conn.QueryRow(t.Context(), `SELECT oid,
+				(SELECT coalesce(array_agg(n.nspname || '.' || c.relname), '{}') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+					WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema')
+				|| (SELECT coalesce(array_agg(nspname), '{}') FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public'))
+				FROM pg_database WHERE datname = current_database()`).Scan(&id, &things); err != nil {
+				t.Fatal(err)
+			}
+			if len(things) > 0 {
+				t.Errorf("it has %q", things)
+			}
+			if last != 0 && (id == last) != again {
+				t.Errorf("the database of the test before is used again: %t, want %t", id == last, again)
+			}
+			last = id
+			if _, err := conn.Exec(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	use("tables", true, "CREATE TABLE a (id serial); CREATE SCHEMA s; CREATE TABLE s.b (id int); CREATE TYPE s.t AS ENUM ('x')")
+	use("settings", true, "DO $$ BEGIN EXECUTE 'ALTER DATABASE ' || current_database() || ' SET work_mem = 65536'; END $$")
+	use("privileges", false, "DO $$ BEGIN EXECUTE 'REVOKE CONNECT ON DATABASE ' || current_database() || ' FROM PUBLIC'; END $$")
+	use("public schema", false, "DROP SCHEMA public")
+	use("the last one", true, "CREATE TABLE public.a (id int)")
 }
 
 func TestPostgresNeedsMain(t *testing.T) {

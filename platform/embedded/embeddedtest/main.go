@@ -37,6 +37,8 @@ type sharedServer struct {
 	server  *tempserver.Server
 	url     string
 	err     error
+
+	databases databases
 }
 
 // shared is global because a test has nothing but its testing.TB to bring it
@@ -78,10 +80,10 @@ func (s *sharedServer) adminURL() (string, error) {
 func (s *sharedServer) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.server == nil {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	if s.server == nil {
+		return s.databases.dropAll(ctx, s.url) // the server goes on
+	}
 	return s.server.Stop(ctx)
 }

@@ -36,7 +36,7 @@ var DefaultAlgorithms = []string{"RS256", "PS256", "ES256", "EdDSA"}
 
 const (
 	// Leeway is by how much clocks may differ, unless told.
-	Leeway    = 30 * time.Second
+	Leeway = 30 * time.Second
 	// LeewayMax is the most that may be told.
 	LeewayMax = 5 * time.Minute
 	bytesMax  = 8 << 10

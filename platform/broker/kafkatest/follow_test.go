@@ -1,0 +1,15 @@
+package kafkatest_test
+
+import (
+	"testing"
+
+	"github.com/countermand/countermand/platform/follow/followtest"
+)
+
+func TestFollow(t *testing.T) {
+	server, ok := newSuiteServer(t).(*suiteServer)
+	if !ok {
+		t.Fatal("another server")
+	}
+	followtest.Run(t, server.Connect(t).Broker, server.Remove)
+}
