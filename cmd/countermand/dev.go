@@ -100,4 +100,10 @@ try tok_declined, tok_capture_fails, tok_slow or tok_never as the token, and loo
 
   countermand saga list --admin %[2]s
 
+have events delivered to a program of yours; in dev a webhook may lead to loopback, over http, without a credential:
+
+  curl -si %[1]s/v1/subscriptions -H 'Content-Type: application/json' \
+    -d '{"protocol":"HTTP","sink":"http://127.0.0.1:9000/hook","types":["shop.order.placed.v1"]}'
+  countermand webhook list --admin %[2]s
+
 `

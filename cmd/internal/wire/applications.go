@@ -87,6 +87,9 @@ func applications() ([]asyncapi.Application, error) {
 	}
 	for _, contract := range Contracts() { // in their order
 		d := contract.Describe()
+		if d.Kind == events.KindFact {
+			gateway.Receives = append(gateway.Receives, d) // for webhooks
+		}
 		switch {
 		case called[d.Type]:
 			engine.Calls = append(engine.Calls, d)

@@ -40,7 +40,8 @@ type Config struct {
 	AdminAddr   string
 	// Secret derives operation ids; all gateways share it. At least 16 bytes.
 	Secret []byte
-	// StoreURL is the gateway's own database; empty: it has none, and no API keys.
+	// StoreURL is the gateway's own database; empty: it has none, and neither API keys
+	// nor webhooks.
 	StoreURL string
 	// KeyGrace is for how long known API keys are taken while that database does not
 	// answer; 0: the default, negative: not at all.
@@ -48,6 +49,8 @@ type Config struct {
 	// Open has the gateway serve a table that does not say who may send requests on an
 	// address that is not loopback.
 	Open bool
+	// Webhooks say whether and how the gateway delivers events to webhooks.
+	Webhooks WebhookConfig
 	// RoutesFile is the gateway's route table; empty means the shop's.
 	RoutesFile string
 	// Lookup resolves variables in the route table.
@@ -77,6 +80,9 @@ func FromEnvironment(role string) (Config, error) {
 		c.StoreURL = v.optional("COUNTERMAND_GATEWAY_DATABASE_URL")
 		var err error
 		if c.KeyGrace, c.Open, err = IdentityFromEnvironment(); err != nil {
+			v.errs = append(v.errs, err)
+		}
+		if c.Webhooks, err = WebhooksFromEnvironment(false, nil); err != nil {
 			v.errs = append(v.errs, err)
 		}
 		c.Secret = []byte(v.required("COUNTERMAND_SECRET", "at least 16 random bytes, the same for all gateways; try: openssl rand -hex 32"))

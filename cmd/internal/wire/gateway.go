@@ -20,6 +20,7 @@ import (
 	"github.com/countermand/countermand/platform/gateway"
 	"github.com/countermand/countermand/platform/gateway/reload"
 	"github.com/countermand/countermand/platform/saga"
+	"github.com/countermand/countermand/platform/webhook"
 )
 
 //go:embed routes.yaml
@@ -27,8 +28,8 @@ var shopRoutes []byte
 
 func gatewayGraph() fx.Option {
 	return fx.Options(
-		fx.Provide(loadTable, newCommitter, saga.NewReader, openStore, newKeys, newGateway, newLoader),
-		fx.Invoke(runGateway),
+		fx.Provide(loadTable, newCommitter, saga.NewReader, openStore, newKeys, newWebhooks, newGateway, newLoader),
+		fx.Invoke(runWebhooks, runGateway),
 	)
 }
 
@@ -175,11 +176,15 @@ func newCommitter(l lifecycle, b broker.Broker) *broker.Committer {
 	return c
 }
 
-func newGateway(config Config, process *Process, table loaded, committer *broker.Committer, b broker.Broker, reader *saga.Reader, keys keyFinder) (*gateway.Gateway, error) {
+func newGateway(config Config, process *Process, table loaded, committer *broker.Committer, b broker.Broker, reader *saga.Reader, keys keyFinder, hooks *webhook.Store) (*gateway.Gateway, error) {
+	var resources []gateway.Resource
+	if hooks != nil {
+		resources = hooks.Resources(config.Webhooks.Anonymous)
+	}
 	return gateway.New(
 		gateway.Config{Secret: config.Secret, Registerer: process.Registry, Logger: process.Logger},
 		table.Table,
-		gateway.Deps{Publisher: committer, Operations: operations{reader}, Lookup: b.Lookup, Keys: keys},
+		gateway.Deps{Publisher: committer, Operations: operations{reader}, Lookup: b.Lookup, Keys: keys, Resources: resources},
 	)
 }
 
