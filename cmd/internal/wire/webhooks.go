@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/consumer"
 	"github.com/countermand/countermand/platform/egress"
+	"github.com/countermand/countermand/platform/gateway"
 	"github.com/countermand/countermand/platform/saga"
 	"github.com/countermand/countermand/platform/webhook"
 )
@@ -123,11 +125,18 @@ func (v *variables) ports(name, fallback string) (ports []uint16, anything bool)
 	return ports, false
 }
 
-// offers are what may be subscribed to: every fact, and how every saga ends.
+// offers are what may be subscribed to: every fact but those that are signals to one
+// saga, and how every saga ends.
 func offers() ([]webhook.Offer, error) {
 	var all []webhook.Offer
+	sent, err := signals()
+	if err != nil {
+		return nil, err
+	}
 	for _, contract := range Contracts() {
-		if d := contract.Describe(); d.Kind == events.KindFact {
+		d := contract.Describe()
+		isSignal := slices.ContainsFunc(sent, func(s gateway.Signal) bool { return s.Type == d.Type })
+		if d.Kind == events.KindFact && !isSignal {
 			all = append(all, webhook.Offer{Type: d.Type, Topic: d.Topic})
 		}
 	}
