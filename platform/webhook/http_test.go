@@ -33,7 +33,7 @@ func (nothing) Lookup(context.Context, events.Topic, int, uint64) (broker.Delive
 
 // client speaks to a gateway in front of the rig's store.
 type client struct {
-	t       *testing.T
+	t       testing.TB
 	handler http.Handler
 	as      gateway.Identity
 }

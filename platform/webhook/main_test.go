@@ -59,7 +59,7 @@ var leaks struct {
 	before goleak.Option
 }
 
-func watchLeaks(t *testing.T) {
+func watchLeaks(t testing.TB) {
 	leaks.Lock()
 	defer leaks.Unlock()
 	if leaks.rigs++; leaks.before == nil {
@@ -70,7 +70,7 @@ func watchLeaks(t *testing.T) {
 		leaks.Lock()
 		defer leaks.Unlock()
 		if leaks.rigs--; leaks.rigs == 0 {
-			if err := goleak.Find(leaks.before, goleak.IgnoreAnyFunction("testing.tRunner")); err != nil {
+			if err := goleak.Find(leaks.before, goleak.IgnoreAnyFunction("testing.tRunner"), goleak.IgnoreAnyFunction("testing.(*B).run1")); err != nil {
 				t.Error(err)
 			}
 		}
@@ -105,14 +105,14 @@ func config(t testing.TB) webhook.Config {
 
 // rig is a database with the tables of webhooks, and a store on it.
 type rig struct {
-	t      *testing.T
+	t      testing.TB
 	url    string
 	pool   *pgxpool.Pool
 	store  *webhook.Store
 	config webhook.Config
 }
 
-func setup(t *testing.T, change ...func(*webhook.Config)) *rig {
+func setup(t testing.TB, change ...func(*webhook.Config)) *rig {
 	t.Helper()
 	watchLeaks(t)
 	r := &rig{t: t, url: embeddedtest.Postgres(t), config: config(t)}
@@ -129,7 +129,7 @@ func setup(t *testing.T, change ...func(*webhook.Config)) *rig {
 	return r
 }
 
-func open(t *testing.T, url string) *pgxpool.Pool {
+func open(t testing.TB, url string) *pgxpool.Pool {
 	t.Helper()
 	pool, err := postgres.Open(t.Context(), postgres.Config{URL: url, ApplicationName: "test", MaxConns: 8})
 	if err != nil {
@@ -284,7 +284,7 @@ func (r *rig) deliveries(id, state string) []webhook.Delivery {
 }
 
 // until waits for something to become true.
-func until(t *testing.T, what string, true func() bool) {
+func until(t testing.TB, what string, true func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !true(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -325,7 +325,7 @@ type request struct {
 	at     time.Time
 }
 
-func receive(t *testing.T, answer func(n int, w http.ResponseWriter, r *http.Request)) *receiver {
+func receive(t testing.TB, answer func(n int, w http.ResponseWriter, r *http.Request)) *receiver {
 	t.Helper()
 	k := &receiver{answer: answer}
 	k.Server = httptest.NewServer(k)
@@ -362,7 +362,7 @@ func (k *receiver) got() []request {
 }
 
 // untilGot waits for n requests.
-func (k *receiver) untilGot(t *testing.T, n int) []request {
+func (k *receiver) untilGot(t testing.TB, n int) []request {
 	t.Helper()
 	var all []request
 	until(t, "the sink gets its requests", func() bool { all = k.got(); return len(all) >= n })
@@ -374,7 +374,7 @@ func status(code int) func(int, http.ResponseWriter, *http.Request) {
 	return func(_ int, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
 }
 
-func verify(t *testing.T, key string, r request) error {
+func verify(t testing.TB, key string, r request) error {
 	t.Helper()
 	hook, err := standardwebhooks.NewWebhook(key)
 	if err != nil {

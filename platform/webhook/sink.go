@@ -24,9 +24,19 @@ type sink struct {
 	failures int // in a row
 	inFlight map[uuid.UUID]bool
 	queue    []*due
-	after    string // the last key that was looked at, where keys keep their order
+	fetched  time.Time // when the queue was
+	after    string    // the last key that was looked at, where keys keep their order
 	results  chan result
 }
+
+// A queue of several times what may be in flight saves round trips to the database. It is
+// soon read anew, so that a pause or another sink takes effect at once.
+const (
+	queueFactor = 4
+	queueAgeMax = 500 * time.Millisecond
+	// queueBytesMax bounds the data in a queue, but for its last event.
+	queueBytesMax = 1 << 20
+)
 
 // due is a delivery that is to be sent.
 type due struct {
@@ -112,9 +122,10 @@ func (k *sink) launch(ctx context.Context) (time.Duration, error) {
 				return time.Duration((1-tokens)/float64(k.limiter.Limit())*float64(time.Second)) + time.Millisecond, nil
 			}
 		}
-		if len(k.queue) == 0 {
+		if len(k.queue) == 0 || time.Since(k.fetched) > queueAgeMax {
 			var err error
-			if k.queue, err = k.fetch(ctx, most-len(k.inFlight)); err != nil || len(k.queue) == 0 {
+			k.fetched = time.Now()
+			if k.queue, err = k.fetch(ctx, queueFactor*most); err != nil || len(k.queue) == 0 {
 				return 0, err
 			}
 		}
@@ -129,6 +140,38 @@ func (k *sink) launch(ctx context.Context) (time.Duration, error) {
 	return 0, nil
 }
 
+// What is due of a subscription, while that is what it was when the job began.
+const (
+	unchanged = ` exists (select from webhook_subscription where id = $1 and revision = $3 and state = 'active')`
+
+	pickDue = `picked as (
+			select d.id, d.key, d.attempts, d.tried, d.event, row_number() over (order by d.due_at, d.seq) as place from (
+				select * from webhook_delivery
+				where subscription = $1 and state = 'pending' and due_at <= clock_timestamp() and not id = any($4::uuid[]) and` + unchanged + `
+				order by due_at, seq limit $2
+			) as d
+		)`
+
+	// The walk goes from key to key and looks at the first of each only: what waits behind
+	// it costs nothing.
+	pickFirst = `first as (
+			(select d.key, d.id, d.due_at from webhook_delivery as d
+			where d.subscription = $1 and d.state = 'pending' and d.ordered and d.key > $6
+			order by d.key, d.seq limit 1)
+			union all
+			select n.key, n.id, n.due_at from first as f cross join lateral (
+				select d.key, d.id, d.due_at from webhook_delivery as d
+				where d.subscription = $1 and d.state = 'pending' and d.ordered and d.key > f.key
+				order by d.key, d.seq limit 1) as n
+		), ready as (
+			select id from first
+			where due_at <= clock_timestamp() and not id = any($4::uuid[]) and` + unchanged + ` limit $2
+		), picked as (
+			select d.id, d.key, d.attempts, d.tried, d.event, row_number() over (order by d.key) as place
+			from ready as r join webhook_delivery as d on d.id = r.id
+		)`
+)
+
 // fetch returns up to limit deliveries that are due and not in flight. There are none
 // once the subscription is not what it was when this job began.
 func (k *sink) fetch(ctx context.Context, limit int) ([]*due, error) {
@@ -138,36 +181,17 @@ func (k *sink) fetch(ctx context.Context, limit int) ([]*due, error) {
 	for id := range k.inFlight {
 		flying = append(flying, id)
 	}
-	const columns = `d.id, d.key, d.attempts, d.tried, e.attributes, e.data`
-	const valid = ` exists (select from webhook_subscription where id = $1 and revision = $3 and state = 'active')`
-	var (
-		rows pgx.Rows
-		err  error
-	)
-	if !k.plan.ordered {
-		rows, err = k.sender.store.pool.Query(work, "select "+columns+` from webhook_delivery as d join webhook_event as e on e.id = d.event
-			where d.subscription = $1 and d.state = 'pending' and d.due_at <= clock_timestamp() and not d.id = any($4::uuid[]) and`+valid+`
-			order by d.due_at, d.seq limit $2`, k.row.id, limit, k.row.revision, flying)
-	} else {
-		// The walk goes from key to key and looks at the first of each only: what waits
-		// behind it costs nothing.
-		rows, err = k.sender.store.pool.Query(work, `
-			with recursive first as (
-				(select d.key, d.id, d.due_at from webhook_delivery as d
-				where d.subscription = $1 and d.state = 'pending' and d.ordered and d.key > $5
-				order by d.key, d.seq limit 1)
-				union all
-				select n.key, n.id, n.due_at from first as f cross join lateral (
-					select d.key, d.id, d.due_at from webhook_delivery as d
-					where d.subscription = $1 and d.state = 'pending' and d.ordered and d.key > f.key
-					order by d.key, d.seq limit 1) as n
-			), ready as (
-				select id from first
-				where due_at <= clock_timestamp() and not id = any($4::uuid[]) and`+valid+` limit $2
-			)
-			select `+columns+` from ready as r join webhook_delivery as d on d.id = r.id join webhook_event as e on e.id = d.event
-			order by d.key`, k.row.id, limit, k.row.revision, flying, k.after)
+	pick, args := pickDue, []any{k.row.id, limit, k.row.revision, flying, queueBytesMax}
+	if k.plan.ordered {
+		pick, args = pickFirst, append(args, k.after)
 	}
+	rows, err := k.sender.store.pool.Query(work, "with recursive "+pick+`, sized as (
+			select p.*, e.attributes, e.data, sum(coalesce(octet_length(e.data), 0)) over (order by p.place) - coalesce(octet_length(e.data), 0) as before
+			from picked as p join webhook_event as e on e.id = p.event
+		)
+		select id, key, attempts, tried, attributes, data from sized
+		where before < $5
+		order by place`, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read due deliveries: %w", err)
 	}

@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -158,6 +159,10 @@ func (t *turn) start(ctx context.Context, id uuid.UUID, run func(ctx context.Con
 	})
 }
 
+// jobsFactor is how many jobs there may be for each request at a time: each holds a queue
+// in memory.
+const jobsFactor = 2
+
 // unreadableRest is how often the log tells of subscriptions that cannot be read.
 const unreadableRest = time.Minute
 
@@ -165,13 +170,14 @@ const unreadableRest = time.Minute
 func (t *turn) look(ctx context.Context) error {
 	work, cancel := detached(ctx, 30*time.Second)
 	defer cancel()
+	busy := append([]uuid.UUID{}, slices.Collect(maps.Keys(t.running))...) // not nil, which would be null
 	rows, err := t.sender.store.pool.Query(work, `
 		select `+rowColumns+`, coalesce(ask_at <= clock_timestamp(), false) from webhook_subscription as s
-		where lane = any($1::smallint[]) and (
+		where lane = any($1::smallint[]) and not id = any($2::uuid[]) and (
 			ask_at <= clock_timestamp() and state in ('pending', 'active', 'paused')
 			or state = 'active' and (rest_until is null or rest_until <= clock_timestamp()) and exists (
 				select from webhook_delivery as d
-				where d.subscription = s.id and d.state = 'pending' and d.due_at <= clock_timestamp()))`, t.held)
+				where d.subscription = s.id and d.state = 'pending' and d.due_at <= clock_timestamp()))`, t.held, busy)
 	if err != nil {
 		return fmt.Errorf("look for due deliveries: %w", err)
 	}
@@ -194,8 +200,11 @@ func (t *turn) look(ctx context.Context) error {
 	}
 	now := time.Now()
 	for _, d := range due {
-		if t.running[d.id] != nil || now.Before(t.idle[d.id]) {
+		switch {
+		case now.Before(t.idle[d.id]):
 			continue
+		case len(t.running) >= jobsFactor*t.sender.config.InFlightMax:
+			return nil // the end of one is a reason to look again
 		}
 		delete(t.idle, d.id)
 		if d.ask {
