@@ -261,7 +261,7 @@ var (
 	idPattern  = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 	envPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	// reservedIDs are the routes that are always there.
-	reservedIDs = []string{routeUnmatched, routeCommands, routeOperations, routeOperationList, routeOperationEvents}
+	reservedIDs = []string{routeUnmatched, routeCommands, routeOperations, routeOperationList, routeOperationEvents, "subscriptions", "subscription", "subscription-orders", "subscription-deliveries", "webhook-grants"}
 )
 
 func (t *tableReader) readRoutes(node *yaml.Node) {

@@ -60,6 +60,7 @@ var leaks struct {
 }
 
 func watchLeaks(t testing.TB) {
+	t.Helper()
 	leaks.Lock()
 	defer leaks.Unlock()
 	if leaks.rigs++; leaks.before == nil {
