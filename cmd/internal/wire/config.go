@@ -41,9 +41,12 @@ type Config struct {
 	AdminAddr   string
 	// Secret derives operation ids; all gateways share it. At least 16 bytes.
 	Secret []byte
-	// StoreURL is the gateway's own database; empty: it has none, and no API keys.
+	// StoreURL is the gateway's own database; empty: it has none, and neither API keys
+	// nor webhooks.
 	StoreURL string
 	Edge     EdgeConfig // of the gateway
+	// Webhooks say whether and how the gateway delivers events to webhooks.
+	Webhooks WebhookConfig
 	// RoutesFile is the gateway's route table; empty means the shop's.
 	RoutesFile string
 	// AIFile is the configuration of the gateway's AI route; empty means simulated models.
@@ -76,6 +79,9 @@ func FromEnvironment(role string) (Config, error) {
 		c.StoreURL = v.optional("COUNTERMAND_GATEWAY_DATABASE_URL")
 		var err error
 		if c.Edge, err = EdgeFromEnvironment(); err != nil {
+			v.errs = append(v.errs, err)
+		}
+		if c.Webhooks, err = WebhooksFromEnvironment(false, nil); err != nil {
 			v.errs = append(v.errs, err)
 		}
 		c.Secret = []byte(v.required("COUNTERMAND_SECRET", "at least 16 random bytes, the same for all gateways; try: openssl rand -hex 32"))

@@ -174,6 +174,9 @@ func StartDev(ctx context.Context, config DevConfig) (_ *Dev, err error) {
 			if c.Edge, err = EdgeFromEnvironment(); err != nil {
 				return nil, err
 			}
+			if c.Webhooks, err = WebhooksFromEnvironment(true, c.Secret); err != nil {
+				return nil, err
+			}
 		}
 		running, err := Start(ctx, c, d.process)
 		if err != nil {
