@@ -180,7 +180,7 @@ func (s *session) runBackground(ctx context.Context, b *block) error {
 	return nil
 }
 
-var readyPattern = regexp.MustCompile(`(?m)^ready\s+http (\S+)\s+(?:open \([^)]*\)\s+)?admin (\S+)$`)
+var readyPattern = regexp.MustCompile(`(?m)^ready\s+http (\S+)\s+admin (\S+)`)
 
 // stopBackground ends the background block as Ctrl-C would, and waits for it.
 func (s *session) stopBackground(ctx context.Context) error {
