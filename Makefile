@@ -176,6 +176,18 @@ schemas: ## Compare the contracts with the last release, or with AGAINST=v1.2.3:
 contract: asyncapi ## Check the OpenAPI documents of the gateway and the admin API, answers against it, and the AsyncAPI documents
 	@cd tests/contract && GOWORK=off go test ./...
 
+# A module of its own outside the workspace, so that nobody who builds or tests the
+# project downloads the official clients.
+.PHONY: ai-clients
+ai-clients: ## Run the official OpenAI and Anthropic clients through the AI route; JavaScript's need Node.js 20
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
+		cd tests/aiclients/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error \
+			&& cd .. && AICLIENTS_NODE=1 GOWORK=off go test -count=1 ./...; \
+	else \
+		echo 'The official clients for JavaScript are MISSED: node and npm are missing. Install Node.js 20 or newer.'; \
+		cd tests/aiclients && GOWORK=off go test -count=1 ./...; \
+	fi
+
 .PHONY: asyncapi
 asyncapi: ## Check the AsyncAPI documents with the official parser; needs Node.js 18 and npm
 	@command -v node >/dev/null && command -v npm >/dev/null \
