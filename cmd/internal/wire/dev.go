@@ -173,6 +173,7 @@ func StartDev(ctx context.Context, config DevConfig) (_ *Dev, err error) {
 			if c.Edge, err = EdgeFromEnvironment(); err != nil {
 				return nil, err
 			}
+			c.Edge.DrainDelay = 0 // there is no load balancer before it
 		}
 		running, err := Start(ctx, c, d.process)
 		if err != nil {
