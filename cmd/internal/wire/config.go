@@ -46,7 +46,9 @@ type Config struct {
 	Edge     EdgeConfig // of the gateway
 	// RoutesFile is the gateway's route table; empty means the shop's.
 	RoutesFile string
-	// Lookup resolves variables in the route table.
+	// AIFile is the configuration of the gateway's AI route; empty means simulated models.
+	AIFile string
+	// Lookup resolves variables in the route table and keys of the AI route.
 	Lookup func(string) (string, bool)
 }
 
@@ -70,6 +72,7 @@ func FromEnvironment(role string) (Config, error) {
 	}
 	if role == Gateway {
 		c.RoutesFile = os.Getenv("COUNTERMAND_ROUTES")
+		c.AIFile = os.Getenv("COUNTERMAND_AI")
 		c.StoreURL = v.optional("COUNTERMAND_GATEWAY_DATABASE_URL")
 		var err error
 		if c.Edge, err = EdgeFromEnvironment(); err != nil {
