@@ -104,11 +104,18 @@ type EdgeConfig struct {
 	Hosts []string
 	// Connections bound those of clients.
 	Connections gateway.ConnectionLimits
+	// DrainDelay is how long the gateway serves on after it is told to stop, for load
+	// balancers to notice.
+	DrainDelay time.Duration
 }
 
 // connectionsMax leaves room for the followers that a gateway may have, and as many
 // requests beside them.
 const connectionsMax = 20_000
+
+// drainDelay is longer than load balancers commonly take to ask whether a process is
+// ready.
+const drainDelay = 5 * time.Second
 
 // EdgeFromEnvironment reads how the gateway meets its clients.
 func EdgeFromEnvironment() (EdgeConfig, error) {
@@ -124,6 +131,15 @@ func EdgeFromEnvironment() (EdgeConfig, error) {
 		c.KeyGrace = -1
 	} else {
 		c.KeyGrace = v.duration("COUNTERMAND_KEY_GRACE")
+	}
+	switch os.Getenv("COUNTERMAND_DRAIN_DELAY") {
+	case "":
+		c.DrainDelay = drainDelay
+	case "none":
+	default:
+		if c.DrainDelay = v.duration("COUNTERMAND_DRAIN_DELAY"); c.DrainDelay > stopTimeout/2 {
+			v.fail("COUNTERMAND_DRAIN_DELAY %s: want at most %s, which leaves as much to finish", c.DrainDelay, stopTimeout/2)
+		}
 	}
 	for host := range strings.SplitSeq(os.Getenv("COUNTERMAND_HOSTS"), ",") {
 		if host = strings.TrimSpace(host); host != "" {

@@ -177,6 +177,7 @@ func StartDev(ctx context.Context, config DevConfig) (_ *Dev, err error) {
 			if c.Webhooks, err = WebhooksFromEnvironment(true, c.Secret); err != nil {
 				return nil, err
 			}
+			c.Edge.DrainDelay = 0 // there is no load balancer before it
 		}
 		running, err := Start(ctx, c, d.process)
 		if err != nil {

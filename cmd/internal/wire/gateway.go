@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -224,9 +225,9 @@ func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g
 		return errors.Join(err, listener.Close())
 	}
 	at.open = table.Open()
-	l.serve("http", gateway.NewServer("", models.before(g), process.Logger), gateway.LimitConnections(listener, config.Edge.Connections), func() {
+	l.serve("http", gateway.NewServer("", models.before(g), process.Logger), gateway.LimitConnections(listener, config.Edge.Connections), func(ctx context.Context, server *http.Server) error {
 		process.Health.SetDraining()
-		g.Drain()
+		return g.Shutdown(ctx, server, config.Edge.DrainDelay)
 	})
 	return nil
 }
