@@ -18,10 +18,11 @@ const (
 	Order     = "order"
 	Payment   = "payment"
 	Inventory = "inventory"
+	AI        = "ai"
 )
 
 // Roles lists every role in the order in which a single process starts them.
-func Roles() []string { return []string{Engine, Order, Payment, Inventory, Gateway} }
+func Roles() []string { return []string{Engine, Order, Payment, Inventory, AI, Gateway} }
 
 // Default addresses. A default port that is taken is replaced by the next free
 // one; an address that was asked for is not.
@@ -45,6 +46,11 @@ type Config struct {
 	// KeyGrace is for how long known API keys are taken while that database does not
 	// answer; 0: the default, negative: not at all.
 	KeyGrace time.Duration
+	// AIDatabaseURL is the database of AI calls, for the gateway; empty: it counts
+	// nothing, unless the role of AI calls is in the same process.
+	AIDatabaseURL string
+	// AICallEvents has an event told of every AI call.
+	AICallEvents bool
 	// Open has the gateway serve a table that does not say who may send requests on an
 	// address that is not loopback.
 	Open bool
@@ -72,7 +78,9 @@ func FromEnvironment(role string) (Config, error) {
 	if c.Consumer, err = ConsumerFromEnvironment(); err != nil {
 		v.errs = append(v.errs, err)
 	}
+	c.AICallEvents = AICallEventsFromEnvironment()
 	if role == Gateway {
+		c.AIDatabaseURL = v.optional("COUNTERMAND_AI_DATABASE_URL")
 		c.RoutesFile = os.Getenv("COUNTERMAND_ROUTES")
 		c.StoreURL = v.optional("COUNTERMAND_GATEWAY_DATABASE_URL")
 		var err error
@@ -99,6 +107,9 @@ func IdentityFromEnvironment() (grace time.Duration, open bool, err error) {
 	open = v.oneOf("COUNTERMAND_OPEN", "false", "true") == "true"
 	return grace, open, errors.Join(v.errs...)
 }
+
+// AICallEventsFromEnvironment reads whether there is an event about every AI call.
+func AICallEventsFromEnvironment() bool { return os.Getenv("COUNTERMAND_AI_CALL_EVENTS") != "false" }
 
 // ConsumerConfig is how services take commands in.
 type ConsumerConfig struct {

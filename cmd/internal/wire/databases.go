@@ -29,6 +29,7 @@ var databases = []database{
 	{Payment, "shop_payment", "shop_payment"},
 	{Inventory, "shop_inventory", "shop_inventory"},
 	{Gateway, "countermand_gateway", gatewayUser},
+	{AI, "countermand_ai", "countermand_ai"},
 }
 
 // gatewayUser owns the gateway's database, and may read sagas.
