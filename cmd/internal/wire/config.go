@@ -56,7 +56,9 @@ type Config struct {
 	Open bool
 	// RoutesFile is the gateway's route table; empty means the shop's.
 	RoutesFile string
-	// Lookup resolves variables in the route table.
+	// AIFile is the configuration of AI models; empty means simulated ones.
+	AIFile string
+	// Lookup resolves variables in the route table and keys of the AI route.
 	Lookup func(string) (string, bool)
 }
 
@@ -78,7 +80,7 @@ func FromEnvironment(role string) (Config, error) {
 	if c.Consumer, err = ConsumerFromEnvironment(); err != nil {
 		v.errs = append(v.errs, err)
 	}
-	c.AICallEvents = AICallEventsFromEnvironment()
+	c.AIFile, c.AICallEvents = os.Getenv("COUNTERMAND_AI"), AICallEventsFromEnvironment()
 	if role == Gateway {
 		c.AIDatabaseURL = v.optional("COUNTERMAND_AI_DATABASE_URL")
 		c.RoutesFile = os.Getenv("COUNTERMAND_ROUTES")

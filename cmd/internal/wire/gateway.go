@@ -27,7 +27,7 @@ var shopRoutes []byte
 
 func gatewayGraph() fx.Option {
 	return fx.Options(
-		fx.Provide(loadTable, newCommitter, saga.NewReader, openStore, newKeys, newGateway, newLoader),
+		fx.Provide(loadTable, newCommitter, saga.NewReader, openStore, newKeys, newGateway, newLoader, newMoney, newAI),
 		fx.Invoke(runGateway),
 	)
 }
@@ -184,7 +184,7 @@ func newGateway(config Config, process *Process, table loaded, committer *broker
 }
 
 // runGateway ensures the topics that commands and signals go to, follows outcomes and serves.
-func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g *gateway.Gateway, loader *reload.Loader, at *endpoint, table loaded, _ *pgxpool.Pool) error {
+func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g *gateway.Gateway, loader *reload.Loader, at *endpoint, table loaded, models *aiRoute, _ *pgxpool.Pool) error {
 	topics := append(table.Topics(), events.Outcomes, events.Signals)
 	commands, err := startCommands()
 	if err != nil {
@@ -211,7 +211,7 @@ func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g
 		return errors.Join(err, listener.Close())
 	}
 	at.open = table.Open()
-	l.serve("http", gateway.NewServer("", g, process.Logger), listener, func() {
+	l.serve("http", gateway.NewServer("", models.before(g), process.Logger), listener, func() {
 		process.Health.SetDraining()
 		g.Drain()
 	})

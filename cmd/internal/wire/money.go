@@ -55,7 +55,9 @@ func keepMoney(l lifecycle, config Config, process *Process, pool *pgxpool.Pool,
 		return money{}, err
 	}
 	l.run("ai-budgets", keeper.Run)
-	return money{Keeper: keeper, Prices: prices, Prompts: prompt.NewStore(pool, wake)}, nil
+	m := money{Keeper: keeper, Prices: prices, Prompts: prompt.NewStore(pool, wake)}
+	process.money = &m
+	return m, nil
 }
 
 // newMoney gives the gateway what the role of AI calls in this process keeps, or what
@@ -84,7 +86,7 @@ func newMoney(l lifecycle, config Config, process *Process) (money, error) {
 	}
 	process.Health.Add("postgres/"+AI, pool.Ping)
 	l.Hooks.Append(fx.StopHook(pool.Close))
-	return keepMoney(l, config, process, pool, nil) // relays of the role of AI calls look by themselves
+	return keepMoney(l, config, process, pool, func() {}) // relays of the role of AI calls look by themselves
 }
 
 func aiGraph() fx.Option {
@@ -92,13 +94,13 @@ func aiGraph() fx.Option {
 		fx.Provide(func(l lifecycle, config Config, process *Process, pool *pgxpool.Pool, relay *outbox.Relay) (money, error) {
 			return keepMoney(l, config, process, pool, relay.Wake)
 		}),
+		fx.Provide(newAI),
 		fx.Invoke(runAI),
 	)
 }
 
 // runAI obeys the commands about AI calls, and serves those who look after their money.
-func runAI(l lifecycle, config Config, process *Process, pool *pgxpool.Pool, b broker.Broker, send senders, m money) error {
-	process.money = &m
+func runAI(l lifecycle, config Config, process *Process, pool *pgxpool.Pool, b broker.Broker, send senders, m money, models *aiRoute) error {
 	l.Hooks.Append(fx.StartHook(func(ctx context.Context) error {
 		// An event to a topic that does not exist would hold up the outbox.
 		if err := b.Ensure(ctx, append(budget.Topics(), prompt.Topics()...)...); err != nil {
@@ -107,10 +109,7 @@ func runAI(l lifecycle, config Config, process *Process, pool *pgxpool.Pool, b b
 		return publishExamples(ctx, m.Prompts)
 	}))
 	operate.Register(process.Admin, operate.Config{Keeper: m.Keeper, Prices: m.Prices, Prompts: m.Prompts, Protect: admin.Protect, Logger: process.Logger})
-	service, err := newAIParticipant(config, process, pool, send.Relay.Wake, m)
-	if err != nil {
-		return err
-	}
+	service := newAIParticipant(process, pool, send.Relay.Wake, m, models)
 	commands, err := consumer.NewCommands(pool, consumer.CommandsConfig{
 		Name: AI, Wake: send.Relay.Wake, Replies: send.Dispatcher, Window: config.Consumer.InboxWindow, Logger: process.Logger,
 	}, service.Handlers()...)

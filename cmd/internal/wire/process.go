@@ -31,6 +31,8 @@ type Process struct {
 	Broker broker.Broker
 	// money is what the role of AI calls keeps; nil: it is not in this process.
 	money *money
+	// ai is the AI route of the roles that have one.
+	ai *aiRoute
 
 	listener net.Listener
 	server   *http.Server

@@ -177,7 +177,9 @@ func (p *Ready) Do(ctx context.Context, reservation *budget.Reservation) (Result
 }
 
 // clip bounds what a model is told, at two bytes of text for a token.
-func clip(text string) string { return strings.ToValidUTF8(text[:min(len(text), 2*faultTokens-400)], "") }
+func clip(text string) string {
+	return strings.ToValidUTF8(text[:min(len(text), 2*faultTokens-400)], "")
+}
 
 // contentOf returns what the model has said in a chat completion.
 func contentOf(body []byte) (string, error) {

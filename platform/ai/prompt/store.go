@@ -28,6 +28,9 @@ var migrations embed.FS
 // Migrations returns the tables of the package, beside those of the outbox.
 func Migrations() fs.FS { return migrations }
 
+// Topics lists where the package's events go, for whoever makes topics.
+func Topics() []events.Topic { return []events.Topic{aievents.PromptPublished.Topic()} }
+
 // Errors of a [Store].
 var (
 	ErrNotFound = errors.New("there is no such prompt")
