@@ -1,4 +1,5 @@
-// Package examples has prompts to begin with: sentiment, translation and summary. They
+// Package examples has prompts to begin with: sentiment, translation, summary, and
+// triage, by which the saga review of the sample shop sorts notes. They
 // ask the simulated provider until their model is changed.
 package examples
 
