@@ -157,8 +157,23 @@ bench-peers: ## Run checkout-3 on this engine, DBOS and River, on one Postgres, 
 bench-forwarder: ## Compare our relay with watermill's forwarder, from Postgres to JetStream, and print the ratio
 	@cd tests/bench/peers && GOWORK=off go run -mod=mod ./forwarder $(ARGS)
 
+# What nobody has released yet may still change: then the parent commit is compared
+# with, and a break is told but fails nothing. A shallow clone may have neither.
+AGAINST ?=
+
+.PHONY: schemas
+schemas: ## Compare the contracts with the last release, or with AGAINST=v1.2.3: breaks fail
+	@against='$(AGAINST)'; released=1; \
+	if [ -z "$$against" ]; then against=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null || true); fi; \
+	if [ -z "$$against" ]; then released=0; against=$$(git rev-parse --verify --quiet HEAD^1 2>/dev/null || true); fi; \
+	if [ -z "$$against" ]; then echo 'The contracts are NOT COMPARED: here is neither a tag nor a parent commit. Give AGAINST, or fetch more.'; exit 0; fi; \
+	echo "Comparing the contracts with $$against"; code=0; \
+	go run ./cmd/countermand schema check --against "$$against" || code=$$?; \
+	if [ $$code -ne 0 ] && [ $$released -eq 0 ]; then echo 'Nothing is released, so this breaks nobody yet: it fails once there is a tag.'; exit 0; fi; \
+	exit $$code
+
 .PHONY: contract
-contract: asyncapi ## Check the OpenAPI document of the admin API, answers against it, and the AsyncAPI documents
+contract: asyncapi ## Check the OpenAPI documents of the gateway and the admin API, answers against it, and the AsyncAPI documents
 	@cd tests/contract && GOWORK=off go test ./...
 
 .PHONY: asyncapi
@@ -168,10 +183,10 @@ asyncapi: ## Check the AsyncAPI documents with the official parser; needs Node.j
 	@cd tests/contract/asyncapi && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && node check.mjs $(CURDIR)/docs/reference/asyncapi-*.json
 
 .PHONY: generate
-generate: ## Write again what is generated from code, such as JSON Schemas and AsyncAPI documents
+generate: ## Write again what is generated from code, such as JSON Schemas, AsyncAPI and OpenAPI documents
 	@go generate $(call packages,$(MODULES))
 	@cd events && go test ./shop ./ai -run TestSchemas -update
-	@cd cmd && go test ./internal/wire -run TestAsyncAPI -update
+	@cd cmd && go test ./internal/wire -run 'TestAsyncAPI|TestOpenAPI' -update
 
 .PHONY: clean
 clean: ## Remove binaries and the state of "make dev"

@@ -28,6 +28,15 @@ var errNoHandler = errors.New("no handler")
 // errCheck marks what [CommandsConfig.Check] has found.
 var errCheck = errors.New("check")
 
+// Invalid marks what a check of an event's payload has found wrong: a [Processor] that
+// buries the event for it gives it [ReasonInvalid]. A nil error stays nil.
+func Invalid(err error) error {
+	if err == nil {
+		return nil
+	}
+	return checkError{err}
+}
+
 type checkError struct{ error }
 
 func (e checkError) Is(target error) bool { return target == errCheck }

@@ -109,9 +109,9 @@ func (w *work) deliver(ctx context.Context, i int) error {
 		}
 	}
 	if w.config.Check != nil {
-		if err := w.config.Check(e); err != nil {
-			w.bury(i, number, checkError{err})
-			return nil //nolint:nilerr // it is set aside, and the batch goes on
+		if err := Invalid(w.config.Check(e)); err != nil {
+			w.bury(i, number, err)
+			return nil
 		}
 	}
 	if handler.all != nil && w.held != nil {

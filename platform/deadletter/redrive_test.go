@@ -7,8 +7,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/platform/broker"
+	"github.com/countermand/countermand/platform/consumer"
 	"github.com/countermand/countermand/platform/consumer/consumertest"
 	"github.com/countermand/countermand/platform/deadletter"
+	"github.com/countermand/countermand/platform/postgres"
 )
 
 func TestRedrive(t *testing.T) {
@@ -109,6 +116,53 @@ func TestRedrive(t *testing.T) {
 		s.wantPainted("b")
 		s.letters(0)
 	})
+	t.Run("a letter that changes while it is handled is handled as it is then", func(t *testing.T) {
+		t.Parallel()
+		s := setup(t, consumertest.Config{})
+		s.fail(never, "a")
+		s.send("k", "a")
+		l := s.letters(1)[0]
+		inside, leave := make(chan struct{}), make(chan struct{})
+		s.fail(func(context.Context) error {
+			close(inside)
+			<-leave
+			return nil
+		}, "a")
+		s.redrive(l)
+		<-inside
+		// As another process does in which it has died meanwhile, and an operator who
+		// has edited it since.
+		if _, err := s.Pool.Exec(t.Context(), `update dead_letter set revision = revision + 1, data = '{"name":"b"}'`); err != nil {
+			t.Fatal(err)
+		}
+		close(leave)
+		s.wantPainted("b")
+		s.letters(0)
+	})
+	t.Run("one that is discarded before its processor buries it again leaves no effects either", func(t *testing.T) {
+		t.Parallel()
+		s := setup(t, consumertest.Config{Idle: true})
+		e := consumertest.Command(t, paint, "k", part{"a"})
+		var batch pgx.Batch
+		consumer.QueueDeadLetter(&batch, "paint", &broker.Delivery{Topic: paint.Topic(), Offset: 1, Event: e}, 1, errOut)
+		if err := s.Pool.SendBatch(t.Context(), &batch).Close(); err != nil {
+			t.Fatal(err)
+		}
+		l := s.letters(1)[0]
+		again := &gravedigger{pool: s.Pool, inside: make(chan struct{}), leave: make(chan struct{}), left: make(chan struct{})}
+		redriver := consumer.NewRedriver(s.Pool, again, consumer.RedriverConfig{
+			Name: "paint", Topics: []events.Topic{paint.Topic()}, Every: 10 * time.Millisecond, Logger: s.Logger,
+		})
+		s.Run(redriver.Run)
+		s.redrive(l)
+		<-again.inside
+		if _, err := s.store.Discard(t.Context(), number(t, l), byAda); err != nil {
+			t.Fatal(err)
+		}
+		close(again.leave)
+		<-again.left
+		s.wantPainted()
+	})
 	t.Run("it survives the end of the process that was to handle it", func(t *testing.T) {
 		t.Parallel()
 		s := setup(t, consumertest.Config{Idle: true})
@@ -151,6 +205,27 @@ func TestRedrive(t *testing.T) {
 			t.Errorf("letter %+v", got)
 		}
 		s.wantPainted()
+	})
+}
+
+// gravedigger is a processor that writes something and buries the event again.
+type gravedigger struct {
+	pool                *pgxpool.Pool
+	inside, leave, left chan struct{}
+}
+
+func (g *gravedigger) Process(ctx context.Context, batch *consumer.Batch) error {
+	defer close(g.left)
+	return postgres.InTx(ctx, g.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "insert into painted (name) values ('grave')"); err != nil {
+			return err
+		}
+		close(g.inside)
+		<-g.leave
+		batch.Bury(0, 1, errOut)
+		var positions pgx.Batch
+		batch.QueuePositions(&positions)
+		return tx.SendBatch(ctx, &positions).Close()
 	})
 }
 

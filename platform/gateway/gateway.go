@@ -164,6 +164,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.fail(r, code, detail)
 		return
 	}
+	if misdirected(r, g.config.Hosts) {
+		x.fail(r, codeMisdirected, "")
+		return
+	}
 	s.router.ServeHTTP(x, r)
 }
 

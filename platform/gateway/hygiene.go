@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -25,6 +27,21 @@ func checkHygiene(r *http.Request) (code, detail string) {
 		return codeTooManyHeaders, "At most 100 header fields are accepted."
 	}
 	return "", ""
+}
+
+// misdirected reports whether a request is for another host than those. Where there are
+// none, one that names its host in the request line is: it may be for a proxy, and what
+// its Host field says is lost.
+func misdirected(r *http.Request, hosts []string) bool {
+	if len(hosts) == 0 {
+		return r.URL.Host != ""
+	}
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.TrimSuffix(host, ".")
+	return !slices.ContainsFunc(hosts, func(known string) bool { return strings.EqualFold(known, host) })
 }
 
 // ambiguity tells what makes a path unfit. raw is empty when the path's own

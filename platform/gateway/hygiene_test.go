@@ -100,7 +100,7 @@ func TestRequestsThatAreNotRouted(t *testing.T) {
 		"encoded twice":                {get("/v1/orders/%252e%252e"), 400, "bad_path"},
 		"not UTF-8":                    {get("/v1/orders/%ff"), 400, "bad_path"},
 		"slash hidden by a bad byte":   {get(`/v1/orders/%2f"`), 400, "bad_path"},
-		"absolute form is routed":      {get("http://shop.example/nowhere"), 404, "not_found"},
+		"absolute form":                {get("http://shop.example/nowhere"), 421, "misdirected"},
 		"absolute form with dots":      {get("http://shop.example/v1/../x"), 400, "bad_path"},
 		"trailing slash":               {get("/v1/orders/"), 404, "not_found"},
 		"too deep":                     {get("/v1/orders/1/2"), 404, "not_found"},

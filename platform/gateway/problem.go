@@ -37,6 +37,7 @@ const (
 	codeBadPath               = "bad_path"
 	codeTooManyParameters     = "too_many_parameters"
 	codeTooManyHeaders        = "too_many_headers"
+	codeMisdirected           = "misdirected"
 	codeNotFound              = "not_found"
 	codeMethodNotAllowed      = "method_not_allowed"
 	codeUnknownCommand        = "unknown_command"
@@ -91,6 +92,7 @@ var catalogue = map[string]catalogueEntry{
 	codeBadPath:               {"The path is not accepted", http.StatusBadRequest, false},
 	codeTooManyParameters:     {"Too many query parameters", http.StatusBadRequest, false},
 	codeTooManyHeaders:        {"Too many header fields", http.StatusRequestHeaderFieldsTooLarge, false},
+	codeMisdirected:           {"The request is for another host", http.StatusMisdirectedRequest, false},
 	codeNotFound:              {"Nothing is here", http.StatusNotFound, false},
 	codeMethodNotAllowed:      {"The method is not allowed here", http.StatusMethodNotAllowed, false},
 	codeUnknownCommand:        {"There is no such command", http.StatusNotFound, false},

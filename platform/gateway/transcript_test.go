@@ -194,6 +194,7 @@ var transcripts = []transcript{
 	{name: "415-no-event", request: sendBody("/v1/facts", isJSON, "{}")},
 	{name: "422-schema", request: sendBody("/v1/orders", isJSON, `{"customer":""}`)},
 	{name: "422-key-reused", request: sendBody("/v1/orders", isJSON, another, "Idempotency-Key: k1"), prepare: keyed},
+	{name: "421-misdirected", request: strings.Replace(ask("/v1/orders/7"), "GET /", "GET http://other.example/", 1)},
 	{name: "422-expired", request: place("Ce-Expirytime: 2020-01-01T00:00:00Z")},
 	{name: "431-headers", request: ask("/v1/operations", slices.Repeat([]string{"X-A: 1"}, 101)...)},
 	{name: "500-refused-by-the-broker", request: place(), prepare: brokerFails(broker.ErrRejected)},

@@ -79,6 +79,7 @@ type Relay struct {
 	// releaseAt belong to the session.
 	parked     map[string]bool
 	parkedKeys prometheus.Gauge
+	backlog    *backlog
 	releaseAt  time.Time // of the next delayed event; zero: there is none
 
 	mu    sync.Mutex
@@ -145,12 +146,12 @@ func NewRelay(pool *pgxpool.Pool, publisher broker.Publisher, config RelayConfig
 			Name: "countermand_outbox_parked_keys", ConstLabels: labels,
 			Help: "Partition keys of this relay's lanes that wait behind a dead row.",
 		}),
-		parked: make(map[string]bool),
+		parked: make(map[string]bool), backlog: newBacklog(labels),
 	}
 	r.stored, r.duplicate = r.published.WithLabelValues("stored"), r.published.WithLabelValues("duplicate")
 	r.failed = r.published.WithLabelValues("failed")
 	if config.Metrics != nil {
-		config.Metrics.MustRegister(r.published, r.dead, r.released, r.parkedKeys)
+		config.Metrics.MustRegister(r.published, r.dead, r.released, r.parkedKeys, r.backlog)
 	}
 	return r
 }
@@ -171,6 +172,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	for {
 		err := r.session(ctx)
 		r.holds(nil)
+		r.backlog.set(nil)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the end that was asked for
 		}
@@ -226,6 +228,7 @@ func (r *Relay) session(ctx context.Context) error {
 	var (
 		published []row // stored by the broker, not yet deleted
 		balanceAt time.Time
+		countAt   time.Time
 		failures  int
 		first     int // lane to read first, so that a full one does not starve the others
 	)
@@ -242,6 +245,12 @@ func (r *Relay) session(ctx context.Context) error {
 			r.holds(division.Held())
 			if err := r.look(work, conn, division.Held()); err != nil {
 				return err
+			}
+			if !countAt.After(time.Now()) {
+				if err := r.backlog.count(work, conn, division.Held()); err != nil {
+					return err
+				}
+				countAt = time.Now().Add(backlogEvery * r.config.Balance)
 			}
 			balanceAt = time.Now().Add(r.config.Balance)
 		}

@@ -34,6 +34,12 @@ type EngineConfig struct {
 	// by the timer of its step. Nil: commands go through the outbox, which costs a
 	// row and a hop each. Outcomes always go through the outbox.
 	Commands consumer.Sender
+	// Check is asked about every reply, signal and start that the engine would take in,
+	// such as payload.Validator.Check about its payload. What it finds wrong becomes a
+	// dead letter at once, with its error as the reason, and the saga does not see it:
+	// its step goes on waiting, and is repeated as if no reply had come. Nil: the
+	// definition's functions judge by themselves.
+	Check func(e *events.Event) error
 	// Poll is how often the engine looks for due timers when it knows of none: 1 s
 	// by default. It bounds how late another engine's timers fire after its death.
 	Poll    time.Duration

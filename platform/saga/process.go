@@ -69,7 +69,9 @@ func (e *Engine) process(ctx context.Context, batch *consumer.Batch, trustStarts
 		d := &batch.Deliveries[i]
 		number, reason := batch.Attempt(i)
 		if number <= attemptsMax {
-			reason = nil // of the attempt before
+			if reason = e.check(d); reason != nil { // no retry helps
+				ids[i] = nil
+			}
 			for _, id := range ids[i] {
 				verdict, err := t.deliver(ctx, id, d)
 				if verdict == Ignored && t.found[id].cached {
@@ -100,6 +102,14 @@ func (e *Engine) process(ctx context.Context, batch *consumer.Batch, trustStarts
 	}
 	batch.QueuePositions(&out)
 	return t.commit(ctx, &out)
+}
+
+// check returns what is wrong with a payload, by the engine's own standards.
+func (e *Engine) check(d *broker.Delivery) error {
+	if e.config.Check != nil && d.Malformed == nil { // which says more
+		return consumer.Invalid(e.config.Check(&d.Event))
+	}
+	return nil
 }
 
 // sagasOf returns the sagas that an event belongs to: the one that it begins,

@@ -64,7 +64,7 @@ func TestAStopKeepsEverything(t *testing.T) {
 	t.Parallel()
 	data := filepath.Join(t.TempDir(), "data")
 	first, _ := start(t, []string{"COUNTERMAND_HTTP_ADDR=127.0.0.1:0", "COUNTERMAND_ADMIN_ADDR=127.0.0.1:0"}, "--data-dir", data)
-	if want := fmt.Sprintf("ready  http %s  open (no credential is asked for)  admin %s", first.HTTP, first.Admin); first.ReadyLine != want {
+	if want := fmt.Sprintf("ready  http %s  admin %s  open: no credential is asked for", first.HTTP, first.Admin); first.ReadyLine != want {
 		t.Errorf("the ready line is %q, want %q", first.ReadyLine, want)
 	}
 	before := product.NewShop(first.HTTP)

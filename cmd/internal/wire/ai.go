@@ -2,7 +2,9 @@ package wire
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/countermand/countermand/platform/ai/observe"
 	"github.com/countermand/countermand/platform/ai/prompt"
 	"github.com/countermand/countermand/platform/ai/route"
+	"github.com/countermand/countermand/platform/gateway"
 )
 
 // aiRoute is the AI route of the gateway with the configuration that it follows.
@@ -45,18 +48,38 @@ func newAI(l lifecycle, c Config, process *Process, m money) (*aiRoute, error) {
 // run follows the configuration.
 func (a *aiRoute) run(ctx context.Context) error { return a.live.Run(ctx, a.SetConfig) }
 
-// before returns a handler that takes what belongs to the AI route and leaves the rest to
-// next.
-func (a *aiRoute) before(next http.Handler) http.Handler {
+// before returns a handler that takes what belongs to the AI route, asks for the
+// credential that the gateway asks for, and leaves the rest to it.
+func (a *aiRoute) before(next *gateway.Gateway) http.Handler {
+	models := a.Behind(next.Identify)
+	var prompts http.Handler
+	if a.prompts != nil {
+		prompts = behind(next, a.prompts)
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, route.Prefix) {
-			if a.prompts != nil && (r.URL.Path == prompt.Base || strings.HasPrefix(r.URL.Path, prompt.Base+"/")) {
-				a.prompts.ServeHTTP(w, r)
+			if prompts != nil && (r.URL.Path == prompt.Base || strings.HasPrefix(r.URL.Path, prompt.Base+"/")) {
+				prompts.ServeHTTP(w, r)
 				return
 			}
-			a.ServeHTTP(w, r)
+			models.ServeHTTP(w, r)
 			return
 		}
 		next.ServeHTTP(w, r)
+	})
+}
+
+// behind asks for the credential that the gateway asks for.
+func behind(g *gateway.Gateway, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		identity, header, problem := g.Identify(r)
+		if problem == nil {
+			next.ServeHTTP(w, r.WithContext(gateway.WithIdentity(r.Context(), identity)))
+			return
+		}
+		maps.Copy(w.Header(), header)
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(problem.Status)
+		_ = json.NewEncoder(w).Encode(problem) // the client is gone when this fails
 	})
 }

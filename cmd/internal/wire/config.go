@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/countermand/countermand/platform/gateway"
 	"github.com/countermand/countermand/platform/telemetry"
 )
 
@@ -43,17 +44,12 @@ type Config struct {
 	Secret []byte
 	// StoreURL is the gateway's own database; empty: it has none, and no API keys.
 	StoreURL string
-	// KeyGrace is for how long known API keys are taken while that database does not
-	// answer; 0: the default, negative: not at all.
-	KeyGrace time.Duration
+	Edge     EdgeConfig // of the gateway
 	// AIDatabaseURL is the database of AI calls, for the gateway; empty: it counts
 	// nothing, unless the role of AI calls is in the same process.
 	AIDatabaseURL string
 	// AICallEvents has an event told of every AI call.
 	AICallEvents bool
-	// Open has the gateway serve a table that does not say who may send requests on an
-	// address that is not loopback.
-	Open bool
 	// RoutesFile is the gateway's route table; empty means the shop's.
 	RoutesFile string
 	// AIFile is the configuration of AI models; empty means simulated ones.
@@ -86,7 +82,7 @@ func FromEnvironment(role string) (Config, error) {
 		c.RoutesFile = os.Getenv("COUNTERMAND_ROUTES")
 		c.StoreURL = v.optional("COUNTERMAND_GATEWAY_DATABASE_URL")
 		var err error
-		if c.KeyGrace, c.Open, err = IdentityFromEnvironment(); err != nil {
+		if c.Edge, err = EdgeFromEnvironment(); err != nil {
 			v.errs = append(v.errs, err)
 		}
 		c.Secret = []byte(v.required("COUNTERMAND_SECRET", "at least 16 random bytes, the same for all gateways; try: openssl rand -hex 32"))
@@ -97,17 +93,45 @@ func FromEnvironment(role string) (Config, error) {
 	return c, errors.Join(v.errs...)
 }
 
-// IdentityFromEnvironment reads for how long known API keys are taken without their
-// database, and whether a gateway may be open to everybody.
-func IdentityFromEnvironment() (grace time.Duration, open bool, err error) {
+// EdgeConfig is how the gateway meets its clients.
+type EdgeConfig struct {
+	// KeyGrace is for how long known API keys are taken while the gateway's own database
+	// does not answer; 0: the default, negative: not at all.
+	KeyGrace time.Duration
+	// Open has the gateway serve a table that does not say who may send requests on an
+	// address that is not loopback.
+	Open bool
+	// Hosts are the names by which clients call the gateway; empty: any.
+	Hosts []string
+	// Connections bound those of clients.
+	Connections gateway.ConnectionLimits
+}
+
+// connectionsMax leaves room for the followers that a gateway may have, and as many
+// requests beside them.
+const connectionsMax = 20_000
+
+// EdgeFromEnvironment reads how the gateway meets its clients.
+func EdgeFromEnvironment() (EdgeConfig, error) {
 	v := variables{}
-	if os.Getenv("COUNTERMAND_KEY_GRACE") == "none" {
-		grace = -1
-	} else {
-		grace = v.duration("COUNTERMAND_KEY_GRACE")
+	c := EdgeConfig{
+		Open: v.oneOf("COUNTERMAND_OPEN", "false", "true") == "true",
+		Connections: gateway.ConnectionLimits{
+			Total:      v.number("COUNTERMAND_CONNECTIONS_MAX", connectionsMax),
+			PerAddress: v.number("COUNTERMAND_CONNECTIONS_PER_ADDRESS", 0),
+		},
 	}
-	open = v.oneOf("COUNTERMAND_OPEN", "false", "true") == "true"
-	return grace, open, errors.Join(v.errs...)
+	if os.Getenv("COUNTERMAND_KEY_GRACE") == "none" {
+		c.KeyGrace = -1
+	} else {
+		c.KeyGrace = v.duration("COUNTERMAND_KEY_GRACE")
+	}
+	for host := range strings.SplitSeq(os.Getenv("COUNTERMAND_HOSTS"), ",") {
+		if host = strings.TrimSpace(host); host != "" {
+			c.Hosts = append(c.Hosts, host)
+		}
+	}
+	return c, errors.Join(v.errs...)
 }
 
 // AICallEventsFromEnvironment reads whether there is an event about every AI call.

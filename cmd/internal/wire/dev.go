@@ -171,7 +171,7 @@ func StartDev(ctx context.Context, config DevConfig) (_ *Dev, err error) {
 		}
 		if role == Gateway {
 			c.HTTPAddr, c.StoreURL = config.HTTPAddr, d.servers.Databases[GatewayStore]
-			if c.KeyGrace, c.Open, err = IdentityFromEnvironment(); err != nil {
+			if c.Edge, err = EdgeFromEnvironment(); err != nil {
 				return nil, err
 			}
 		}

@@ -19,9 +19,14 @@ func engineGraph() fx.Option {
 	)
 }
 
-func newEngine(pool *pgxpool.Pool, send senders, process *Process) (*saga.Engine, error) {
+func newEngine(pool *pgxpool.Pool, send senders, config Config, process *Process) (*saga.Engine, error) {
+	check, err := payloadCheck(config)
+	if err != nil {
+		return nil, err
+	}
 	return saga.NewEngine(pool, saga.EngineConfig{
-		Wake: send.Relay.Wake, Commands: send.Dispatcher, Logger: process.Logger, Metrics: process.Registry,
+		Check: check,
+		Wake:  send.Relay.Wake, Commands: send.Dispatcher, Logger: process.Logger, Metrics: process.Registry,
 	}, Definitions()...)
 }
 

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/fx"
 
 	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/events/asyncapi"
 	"github.com/countermand/countermand/events/shop"
 	"github.com/countermand/countermand/platform/admin"
 	"github.com/countermand/countermand/platform/broker"
@@ -176,8 +177,12 @@ func newCommitter(l lifecycle, b broker.Broker) *broker.Committer {
 }
 
 func newGateway(config Config, process *Process, table loaded, committer *broker.Committer, b broker.Broker, reader *saga.Reader, keys keyFinder) (*gateway.Gateway, error) {
+	messages, err := AsyncAPI(asyncapi.Broker(config.Broker.Name), Gateway)
+	if err != nil {
+		return nil, err
+	}
 	return gateway.New(
-		gateway.Config{Secret: config.Secret, Registerer: process.Registry, Logger: process.Logger},
+		gateway.Config{Secret: config.Secret, Hosts: config.Edge.Hosts, AsyncAPI: messages, Registerer: process.Registry, Logger: process.Logger},
 		table.Table,
 		gateway.Deps{Publisher: committer, Operations: operations{reader}, Lookup: b.Lookup, Keys: keys},
 	)
@@ -211,7 +216,7 @@ func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g
 		return errors.Join(err, listener.Close())
 	}
 	at.open = table.Open()
-	l.serve("http", gateway.NewServer("", models.before(g), process.Logger), listener, func() {
+	l.serve("http", gateway.NewServer("", models.before(g), process.Logger), gateway.LimitConnections(listener, config.Edge.Connections), func() {
 		process.Health.SetDraining()
 		g.Drain()
 	})
@@ -221,7 +226,7 @@ func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g
 // checkOpen refuses a table that does not say who may send requests, on an address
 // that others reach, unless that is what was asked for.
 func checkOpen(config Config, table *gateway.Table, at *endpoint) error {
-	if table.SaysDefault() || at.loopback || config.Open {
+	if table.SaysDefault() || at.loopback || config.Edge.Open {
 		return nil
 	}
 	return fmt.Errorf("the route table asks nobody for a credential, and %s is not on loopback: "+

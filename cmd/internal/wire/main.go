@@ -25,9 +25,10 @@ type Ready struct {
 	Event string `json:"event"` // "ready"
 	Role  string `json:"role,omitempty"`
 	HTTP  string `json:"http,omitempty"`
-	// Open says that routes ask for no credential unless they say so.
-	Open  bool   `json:"open,omitempty"`
 	Admin string `json:"admin"`
+	// Open says that routes ask for no credential unless they say so. People are
+	// told; the JSON has nothing but names and addresses.
+	Open bool `json:"-"`
 }
 
 // Print writes the line, as JSON or for people.
@@ -43,10 +44,11 @@ func (r Ready) Print(w io.Writer, asJSON bool) {
 	if r.HTTP != "" {
 		line += "  http " + r.HTTP
 	}
+	line += "  admin " + r.Admin
 	if r.Open {
-		line += "  open (no credential is asked for)"
+		line += "  open: no credential is asked for"
 	}
-	fmt.Fprintln(w, line+"  admin "+r.Admin)
+	fmt.Fprintln(w, line)
 }
 
 // Version returns the version of the binary, as the Go toolchain recorded it.

@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/fx"
 
+	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/consumer"
 	"github.com/countermand/countermand/platform/gateway"
@@ -65,22 +66,32 @@ func paymentGraph() fx.Option {
 	})
 }
 
+// payloadCheck returns what judges the payloads that a role takes in; nil when nothing
+// is to.
+func payloadCheck(config Config) (func(*events.Event) error, error) {
+	if !config.Consumer.CheckPayloads {
+		return nil, nil
+	}
+	schemas, err := Schemas()
+	if err != nil {
+		return nil, err
+	}
+	validator, err := payload.New(schemas...)
+	if err != nil {
+		return nil, err
+	}
+	return validator.Check, nil
+}
+
 // run has the service obey commands and serve its read API. Default ports of the
 // services follow those of the gateway.
 func (p serviceParts) run(name string, s service) error {
 	config := consumer.CommandsConfig{
 		Name: name, Wake: p.Send.Relay.Wake, Replies: p.Send.Dispatcher, Window: p.Config.Consumer.InboxWindow, Logger: p.Process.Logger,
 	}
-	if p.Config.Consumer.CheckPayloads {
-		schemas, err := Schemas()
-		if err != nil {
-			return err
-		}
-		validator, err := payload.New(schemas...)
-		if err != nil {
-			return err
-		}
-		config.Check = validator.Check
+	var err error
+	if config.Check, err = payloadCheck(p.Config); err != nil {
+		return err
 	}
 	commands, err := consumer.NewCommands(p.Pool, config, s.Handlers()...)
 	if err != nil {

@@ -52,7 +52,7 @@ func newKeys(l lifecycle, config Config, process *Process, store gatewayStore) k
 		return nil
 	}
 	keys := apikey.NewStore(store.Pool)
-	keyring := apikey.NewKeyring(keys, apikey.KeyringConfig{Grace: config.KeyGrace, Logger: process.Logger})
+	keyring := apikey.NewKeyring(keys, apikey.KeyringConfig{Grace: config.Edge.KeyGrace, Logger: process.Logger})
 	l.run("api-keys", keyring.Run)
 	admin.RegisterKeys(process.Admin, keys, process.Logger)
 	return func(ctx context.Context, text string) (gateway.Identity, error) {

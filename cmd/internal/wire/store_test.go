@@ -28,7 +28,7 @@ func TestAGatewayThatOthersReachSaysWhoMaySendRequests(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = checkOpen(Config{Open: test.open}, table, &endpoint{url: "http://[::]:8080", loopback: test.loopback})
+		err = checkOpen(Config{Edge: EdgeConfig{Open: test.open}}, table, &endpoint{url: "http://[::]:8080", loopback: test.loopback})
 		if (err == nil) != test.want {
 			t.Errorf("%+v: %v", test, err)
 		}
@@ -36,7 +36,7 @@ func TestAGatewayThatOthersReachSaysWhoMaySendRequests(t *testing.T) {
 }
 
 func TestReadySaysThatItIsOpen(t *testing.T) {
-	for open, want := range map[bool]string{true: "  http http://h  open (no credential is asked for)  admin http://a\n", false: "  http http://h  admin http://a\n"} {
+	for open, want := range map[bool]string{true: "  http http://h  admin http://a  open: no credential is asked for\n", false: "  http http://h  admin http://a\n"} {
 		var out bytes.Buffer
 		if (Ready{HTTP: "http://h", Admin: "http://a", Open: open}).Print(&out, false); !strings.HasSuffix(out.String(), want) {
 			t.Errorf("open %t: %q", open, &out)

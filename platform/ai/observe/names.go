@@ -10,8 +10,8 @@ const (
 	attrOperation    = "gen_ai.operation.name"
 	attrProvider     = "gen_ai.provider.name"
 	attrRequestModel = "gen_ai.request.model"
-	attrInputTokens  = "gen_ai.usage.input_tokens"
-	attrOutputTokens = "gen_ai.usage.output_tokens"
+	attrInputTokens  = "gen_ai.usage.input_tokens"  //nolint:gosec // tokens of text, no credential
+	attrOutputTokens = "gen_ai.usage.output_tokens" //nolint:gosec // tokens of text, no credential
 	attrErrorType    = "error.type"
 
 	// What the conventions have no name for.
@@ -21,7 +21,7 @@ const (
 	attrDeployment = "countermand.ai.deployment"
 	attrTenant     = "countermand.tenant"
 
-	metricTokens    = "gen_ai_client_token_usage"
+	metricTokens    = "gen_ai_client_token_usage" //nolint:gosec // tokens of text, no credential
 	metricDuration  = "gen_ai_client_operation_duration_seconds"
 	metricFirstPart = "gen_ai_client_operation_time_to_first_chunk_seconds"
 
@@ -32,7 +32,7 @@ const (
 
 	labelOperation  = "gen_ai_operation_name"
 	labelModel      = "gen_ai_request_model"
-	labelTokenType  = "gen_ai_token_type"
+	labelTokenType  = "gen_ai_token_type" //nolint:gosec // tokens of text, no credential
 	labelErrorType  = "error_type"
 	labelDeployment = "deployment"
 	labelOutcome    = "outcome"

@@ -61,9 +61,10 @@ var (
 	}
 )
 
-// formatOf guesses the format of a client that asks for what is in no format.
+// formatOf returns the format of a request: by its path, or else guessed from its
+// header.
 func formatOf(r *http.Request) *format {
-	if r.Header.Get("Anthropic-Version") != "" {
+	if r.URL.Path == Prefix+"messages" || r.Header.Get("Anthropic-Version") != "" {
 		return ofAnthropic
 	}
 	return ofOpenAI

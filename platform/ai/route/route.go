@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -127,6 +128,27 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// A connection may still have the deadline that the request before has left.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 	h.mux.ServeHTTP(w, r)
+}
+
+// Behind returns the handler behind one that finds out who sent a request, such as
+// [gateway.Gateway.Identify]. It answers in a form that clients know when that refuses.
+func (h *Handler) Behind(identify func(r *http.Request) (gateway.Identity, http.Header, *gateway.Problem)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		identity, header, problem := identify(r)
+		if problem == nil {
+			h.ServeHTTP(w, r.WithContext(gateway.WithIdentity(r.Context(), identity)))
+			return
+		}
+		maps.Copy(w.Header(), header)
+		formatOf(r).fail(w, &wire.Error{Status: problem.Status, Code: problem.Code, Message: or(problem.Detail, problem.Title)})
+	})
+}
+
+func or(text, otherwise string) string {
+	if text == "" {
+		return otherwise
+	}
+	return text
 }
 
 // callerOf tells who pays.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"strings"
@@ -57,8 +58,7 @@ func (r *run) prepare() *wire.Error {
 	}
 	x, err := builders[d.provider.Wire][q.Format](o, options)
 	if err != nil {
-		var invalid *wire.Error
-		if errors.As(err, &invalid) {
+		if invalid, ok := errors.AsType[*wire.Error](err); ok {
 			return invalid
 		}
 		return wire.Invalid("", "The request cannot be told to this model.")
@@ -126,13 +126,9 @@ func (r *run) request(ctx context.Context) (*http.Request, error) {
 		h.Set("Accept", "application/json")
 	}
 	if r.exchange.Response == nil { // the client speaks the upstream's format
-		for name, values := range r.plan.request.Header {
-			h[name] = values
-		}
+		maps.Copy(h, r.plan.request.Header)
 	}
-	for name, values := range r.exchange.Header {
-		h[name] = values
-	}
+	maps.Copy(h, r.exchange.Header)
 	for name, value := range p.Header {
 		h.Set(name, value)
 	}

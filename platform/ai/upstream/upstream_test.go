@@ -170,7 +170,9 @@ func TestFailuresMoveOnAndAreBooked(t *testing.T) {
 		"an error":       {first: status(500), booked: "a uncertain failed 0"},
 		"a wrong answer": {first: func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }, booked: "a uncertain failed 0", streamOnly: true},
 		"a redirection": {
-			first: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://elsewhere.invalid", 307) }, booked: "a uncertain failed 0",
+			first: func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, "http://elsewhere.invalid", http.StatusTemporaryRedirect)
+			}, booked: "a uncertain failed 0",
 		},
 		"a cut answer":      {first: cut, booked: "a uncertain cut 0", wholeOnly: true},
 		"a faulty request":  {first: status(400), booked: "a released refused", stays: 400},
