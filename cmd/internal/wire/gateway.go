@@ -30,7 +30,7 @@ var shopRoutes []byte
 
 func gatewayGraph() fx.Option {
 	return fx.Options(
-		fx.Provide(loadTable, newCommitter, saga.NewReader, openStore, newKeys, newWebhooks, newGateway, newLoader, newAI),
+		fx.Provide(loadTable, newCommitter, saga.NewReader, openStore, newKeys, newWebhooks, newGateway, newLoader, newMoney, newAI),
 		fx.Invoke(runWebhooks, runGateway),
 	)
 }
@@ -211,7 +211,6 @@ func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g
 	l.Hooks.Append(fx.StartHook(func(ctx context.Context) error { return b.Ensure(ctx, topics...) }))
 	l.run("routes", loader.Run)
 	loader.Register(process.Admin, admin.Protect)
-	l.run("ai", models.run)
 	l.run("outcomes", func(ctx context.Context) error { return followOutcomes(ctx, process, b, g) })
 	listener, err := listen(context.Background(), process.Logger, "http", config.HTTPAddr, DefaultHTTPAddr)
 	if err != nil {
