@@ -46,6 +46,7 @@ func TestEmit(t *testing.T) {
 		})
 		r.feed()
 		a := command(t, reserve, 0, "a")
+		a.SetExtension(events.TenantExtension, "acme")
 		r.send(a)
 		r.wantReply(a, "")
 		facts := r.nextFacts(4)
@@ -54,7 +55,7 @@ func TestEmit(t *testing.T) {
 			if e.Subject == "" {
 				want = a.PartitionKey
 			}
-			if e.PartitionKey != want || e.CausationID != a.ID || time.Since(e.Time) > time.Minute {
+			if e.PartitionKey != want || e.CausationID != a.ID || e.Extension(events.TenantExtension) != "acme" || time.Since(e.Time) > time.Minute {
 				t.Errorf("fact %+v", e)
 			}
 		}

@@ -56,6 +56,7 @@ const (
 	tagTraceState
 	tagSignals
 	tagStep
+	tagTenant
 )
 
 // Tags of the fields of a step.
@@ -137,6 +138,7 @@ func encodeEntry(before, after *Instance, cause Cause, at time.Time) ([]byte, er
 			w.close(tagStep, i)
 		}
 	}
+	w.text(tagTenant, before.Tenant, after.Tenant)
 	return w.buffer, nil
 }
 

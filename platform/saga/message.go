@@ -36,6 +36,7 @@ func effectMessage(in *Instance, effect *Effect, cause, traced *events.Event, no
 			ReplyTo: string(events.Replies), Undoes: effect.Undoes,
 		},
 	}
+	markTenant(&m.Event, in)
 	if effect.Undoes != "" {
 		// A participant must know whether it can have forgotten what it is to undo. When
 		// that was sent last says too little: it may have been handled at the first time.
@@ -66,7 +67,7 @@ func outcomeMessage(in *Instance, cause, traced *events.Event, now time.Time) (b
 	}
 	// A saga can get stuck more than once, so the time tells those apart.
 	id := events.DeriveID(in.ID, "outcome", string(in.Status), now.Format(time.RFC3339Nano))
-	return broker.Message{
+	m := broker.Message{
 		Topic: events.Outcomes, PublishID: id,
 		Event: events.Event{
 			ID: id, Source: sourceOf(in), Type: events.OutcomeType(in.StartType, string(in.Status)), Subject: in.ID, Time: now,
@@ -74,7 +75,16 @@ func outcomeMessage(in *Instance, cause, traced *events.Event, now time.Time) (b
 			CorrelationID: in.ID, CausationID: cause.ID, PartitionKey: in.ID,
 			TraceParent: traced.TraceParent, TraceState: traced.TraceState,
 		},
-	}, nil
+	}
+	markTenant(&m.Event, in)
+	return m, nil
+}
+
+// markTenant says whose the saga is, for who may hear of what it causes.
+func markTenant(e *events.Event, in *Instance) {
+	if in.Tenant != "" {
+		e.SetExtension(events.TenantExtension, in.Tenant)
+	}
 }
 
 func sourceOf(in *Instance) string { return "/sagas/" + in.Name }
