@@ -159,6 +159,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		started: time.Now(), writeTimeout: g.config.WriteTimeout,
 	}
 	x.clearWriteDeadline()
+	g.retire(w)
 	defer span.End()
 	defer g.observe(x, r, span)
 	defer g.recover(x, r)

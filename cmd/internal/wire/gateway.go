@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"go.uber.org/fx"
 
 	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/events/asyncapi"
 	"github.com/countermand/countermand/events/shop"
 	"github.com/countermand/countermand/platform/admin"
 	"github.com/countermand/countermand/platform/broker"
@@ -28,7 +30,7 @@ var shopRoutes []byte
 
 func gatewayGraph() fx.Option {
 	return fx.Options(
-		fx.Provide(loadTable, newCommitter, saga.NewReader, openStore, newKeys, newWebhooks, newGateway, newLoader),
+		fx.Provide(loadTable, newCommitter, saga.NewReader, openStore, newKeys, newWebhooks, newGateway, newLoader, newMoney, newAI),
 		fx.Invoke(runWebhooks, runGateway),
 	)
 }
@@ -176,20 +178,26 @@ func newCommitter(l lifecycle, b broker.Broker) *broker.Committer {
 	return c
 }
 
-func newGateway(config Config, process *Process, table loaded, committer *broker.Committer, b broker.Broker, reader *saga.Reader, keys keyFinder, hooks *webhook.Store) (*gateway.Gateway, error) {
+func newGateway(
+	config Config, process *Process, table loaded, committer *broker.Committer, b broker.Broker, reader *saga.Reader, keys keyFinder, hooks *webhook.Store,
+) (*gateway.Gateway, error) {
+	messages, err := AsyncAPI(asyncapi.Broker(config.Broker.Name), Gateway)
+	if err != nil {
+		return nil, err
+	}
 	var resources []gateway.Resource
 	if hooks != nil {
 		resources = hooks.Resources(config.Webhooks.Anonymous)
 	}
 	return gateway.New(
-		gateway.Config{Secret: config.Secret, Hosts: config.Edge.Hosts, Registerer: process.Registry, Logger: process.Logger},
+		gateway.Config{Secret: config.Secret, Hosts: config.Edge.Hosts, AsyncAPI: messages, Registerer: process.Registry, Logger: process.Logger},
 		table.Table,
 		gateway.Deps{Publisher: committer, Operations: operations{reader}, Lookup: b.Lookup, Keys: keys, Resources: resources},
 	)
 }
 
 // runGateway ensures the topics that commands and signals go to, follows outcomes and serves.
-func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g *gateway.Gateway, loader *reload.Loader, at *endpoint, table loaded, _ *pgxpool.Pool) error {
+func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g *gateway.Gateway, loader *reload.Loader, at *endpoint, table loaded, models *aiRoute, _ *pgxpool.Pool) error {
 	topics := append(table.Topics(), events.Outcomes, events.Signals)
 	commands, err := startCommands()
 	if err != nil {
@@ -216,9 +224,9 @@ func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g
 		return errors.Join(err, listener.Close())
 	}
 	at.open = table.Open()
-	l.serve("http", gateway.NewServer("", g, process.Logger), gateway.LimitConnections(listener, config.Edge.Connections), func() {
+	l.serve("http", gateway.NewServer("", models.before(g), process.Logger), gateway.LimitConnections(listener, config.Edge.Connections), func(ctx context.Context, server *http.Server) error {
 		process.Health.SetDraining()
-		g.Drain()
+		return g.Shutdown(ctx, server, config.Edge.DrainDelay)
 	})
 	return nil
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/countermand/countermand/platform/ai/budget"
+	"github.com/countermand/countermand/platform/ai/participant"
+	"github.com/countermand/countermand/platform/ai/prompt"
 	"github.com/countermand/countermand/platform/apikey"
 	"github.com/countermand/countermand/platform/consumer"
 	"github.com/countermand/countermand/platform/outbox"
@@ -30,6 +33,7 @@ func migrations(role string) []postgres.MigrationSet {
 		Order:     {Owner: "shop_order", FS: order.Migrations()},
 		Payment:   {Owner: "shop_payment", FS: payment.Migrations()},
 		Inventory: {Owner: "shop_inventory", FS: inventory.Migrations()},
+		AI:        {Owner: "ai_budget", FS: budget.Migrations()},
 	}
 	set, ok := own[role]
 	if !ok {
@@ -39,6 +43,11 @@ func migrations(role string) []postgres.MigrationSet {
 		{Owner: "outbox", FS: outbox.Migrations()},
 		{Owner: "consumer", FS: consumer.Migrations()},
 		set,
+	}
+	if role == AI {
+		sets = append(sets,
+			postgres.MigrationSet{Owner: "ai_prompt", FS: prompt.Migrations()},
+			postgres.MigrationSet{Owner: "ai_call", FS: participant.Migrations()})
 	}
 	if role == Engine {
 		sets = append(sets, postgres.MigrationSet{Owner: "schedule", FS: schedule.Migrations()})
