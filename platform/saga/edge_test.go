@@ -112,3 +112,32 @@ func TestReaderListsTheSagasOfATenant(t *testing.T) {
 		}
 	}
 }
+
+// What a saga causes is its tenant's, also after it was read from its history.
+func TestATenantOwnsWhatItsSagaCauses(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	all := ids(2)
+	ours, nobodys := startOf(t, all[0]), startOf(t, all[1])
+	ours.Event.SetExtension(events.TenantExtension, "ours")
+	b.process(ours, nobodys)
+	b.engine = b.another() // which knows nothing but what is stored
+	b.process(no(t, all[0], "alpha"), no(t, all[1], "alpha"))
+	if in, _ := b.stored(all[0]); in.Tenant != "ours" {
+		t.Errorf("tenant %q", in.Tenant)
+	}
+	messages := 0
+	for _, m := range b.outbox() {
+		messages++
+		want := ""
+		if m.Event.CorrelationID == all[0] {
+			want = "ours"
+		}
+		if got := m.Event.Extension(events.TenantExtension); got != want {
+			t.Errorf("%s of %s is of tenant %q, want %q", m.Event.Type, m.Event.CorrelationID, got, want)
+		}
+	}
+	if messages < 4 {
+		t.Errorf("%d messages", messages)
+	}
+}
