@@ -111,6 +111,8 @@ func graph(role string) fx.Option {
 		return paymentGraph()
 	case Inventory:
 		return inventoryGraph()
+	case AI:
+		return aiGraph()
 	}
 	return fx.Error(fmt.Errorf("there is no role %q", role))
 }
