@@ -77,6 +77,7 @@ var kinds = map[string]func(*tableReader, *route, mapping) target{
 	"events":  readEventsRoute,
 	"proxy":   readProxyRoute,
 	"signal":  readSignalRoute,
+	"stream":  readStreamRoute,
 }
 
 // ParseTable reads a route table, in YAML, for those contracts. file is what errors
@@ -108,6 +109,7 @@ func ParseTable(file string, data []byte, contracts Contracts, lookupEnv func(st
 	}
 	reader := &tableReader{document: &document{file: file}, table: table, lookupEnv: lookupEnv}
 	reader.read(root)
+	reader.link()
 	reader.checkSchema(root)
 	if err := reader.err(); err != nil {
 		return nil, err
@@ -117,16 +119,20 @@ func ParseTable(file string, data []byte, contracts Contracts, lookupEnv func(st
 	return table, nil
 }
 
-// Topics returns the topics that routes of the table publish events to. They must
-// exist before it is served.
+// Topics returns the topics that routes of the table publish events to or show. They
+// must exist before it is served.
 func (t *Table) Topics() []events.Topic {
 	var topics []events.Topic
 	for _, rt := range t.routes {
-		if target, ok := rt.target.(interface{ topic() events.Topic }); ok && !slices.Contains(topics, target.topic()) {
-			topics = append(topics, target.topic())
+		switch target := rt.target.(type) {
+		case *eventsRoute:
+			topics = append(topics, target.to)
+		case *streamRoute:
+			topics = append(topics, target.topic)
 		}
 	}
-	return topics
+	slices.Sort(topics)
+	return slices.Compact(topics)
 }
 
 func (t *Table) compile(contracts Contracts) error {

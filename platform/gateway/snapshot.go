@@ -79,6 +79,9 @@ func (g *Gateway) newSnapshot(table *Table, before *snapshot) (*snapshot, error)
 	}
 	s.mountResources(g, g.deps.Resources)
 	for _, rt := range table.routes {
+		if rt.kind == "stream" && g.hub == nil {
+			return nil, fmt.Errorf("route %s: this gateway was given no source of events for streams", rt.id)
+		}
 		serve := g.authenticated(s, rt.demand, rt.target.serve(g, s))
 		s.mount(g, rt.id, rt.method, rt.pattern, serve)
 		if rt.method == http.MethodGet && !table.has(http.MethodHead, rt.pattern) {

@@ -31,6 +31,7 @@ type benchmark struct {
 
 var benchmarks = map[string]benchmark{
 	"consumer":   {"a participant that clears a backlog of commands, with inbox and replies", consumerBench},
+	"followers":  {"streams over HTTP: 10,000 idle followers, and 5,000 events per second to 100 of them", followersBench},
 	"latency":    {"from a business transaction to a reader, through outbox and broker, at a fixed rate", latencyBench},
 	"relay":      {"events from Postgres to the broker, one or ten to a business transaction", relayBench},
 	"checkout":   {"full checkouts over HTTP, JetStream and Postgres with fsync on", checkout},

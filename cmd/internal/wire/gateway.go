@@ -192,7 +192,7 @@ func newGateway(
 	return gateway.New(
 		gateway.Config{Secret: config.Secret, Hosts: config.Edge.Hosts, AsyncAPI: messages, Registerer: process.Registry, Logger: process.Logger},
 		table.Table,
-		gateway.Deps{Publisher: committer, Operations: operations{reader}, Lookup: b.Lookup, Keys: keys, Resources: resources},
+		gateway.Deps{Publisher: committer, Operations: operations{reader}, Lookup: b.Lookup, Keys: keys, Source: b, Resources: resources},
 	)
 }
 
@@ -208,7 +208,10 @@ func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g
 			topics = append(topics, command.Topic)
 		}
 	}
-	l.Hooks.Append(fx.StartHook(func(ctx context.Context) error { return b.Ensure(ctx, topics...) }))
+	l.Hooks.Append(fx.Hook{
+		OnStart: func(ctx context.Context) error { return b.Ensure(ctx, topics...) },
+		OnStop:  g.Close, // after the server, which is stopped before what was started earlier
+	})
 	l.run("routes", loader.Run)
 	loader.Register(process.Admin, admin.Protect)
 	l.run("outcomes", func(ctx context.Context) error { return followOutcomes(ctx, process, b, g) })
