@@ -188,6 +188,11 @@ func (g *Gateway) identify(ctx context.Context, s *snapshot, d *demand, credenti
 	if len(d.issuers) == 0 {
 		return Identity{}, fmt.Errorf("%w: this takes no tokens", ErrCredentialRefused)
 	}
+	for _, i := range d.issuers {
+		if known, ok := s.verifiers[i.name].Known(credential); ok {
+			return i.identify(known)
+		}
+	}
 	name := token.IssuerOf(credential)
 	at := slices.IndexFunc(d.issuers, func(i *issuer) bool { return i.config.Issuer == name })
 	if at < 0 {

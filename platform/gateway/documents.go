@@ -26,7 +26,10 @@ const (
 //go:embed docs/page.html docs/style.css
 var docsFiles embed.FS
 
-var docsPage = template.Must(template.ParseFS(docsFiles, "docs/page.html"))
+var docsPage = template.Must(template.New("page.html").Funcs(template.FuncMap{"spans": spans, "odd": func(n int) bool { return n%2 == 1 }}).ParseFS(docsFiles, "docs/page.html"))
+
+// spans divides a text at its backticks: every second part is code.
+func spans(text string) []string { return strings.Split(text, "`") }
 
 // docsPolicy lets the page have its style and nothing else: no script, no frame, nothing
 // from elsewhere.
@@ -181,46 +184,4 @@ func curlOf(info RouteInfo, body string) string {
 		b.WriteString(" \\\n  -H 'Content-Type: application/json' -d '" + strings.ReplaceAll(body, "'", `'\''`) + "'")
 	}
 	return b.String()
-}
-
-// sampleOf makes a document for a schema, as far as its keywords tell one.
-func sampleOf(schema any) any {
-	s, _ := schema.(map[string]any)
-	if examples, ok := s["examples"].([]any); ok && len(examples) > 0 {
-		return examples[0]
-	}
-	for _, name := range []string{"const", "default"} {
-		if value, ok := s[name]; ok {
-			return value
-		}
-	}
-	if values, ok := s["enum"].([]any); ok && len(values) > 0 {
-		return values[0]
-	}
-	kind, _ := s["type"].(string)
-	switch kind {
-	case "object", "":
-		sample := make(map[string]any)
-		properties, _ := s["properties"].(map[string]any)
-		required, _ := s["required"].([]any)
-		for _, name := range required {
-			if name, ok := name.(string); ok {
-				sample[name] = sampleOf(properties[name])
-			}
-		}
-		return sample
-	case "array":
-		if least, _ := s["minItems"].(float64); least > 0 {
-			return []any{sampleOf(s["items"])}
-		}
-		return []any{}
-	case "integer", "number":
-		if least, ok := s["minimum"].(float64); ok {
-			return least
-		}
-		return 1
-	case "boolean":
-		return true
-	}
-	return "…"
 }
