@@ -44,6 +44,7 @@ Start with:  countermand demo   a minute of orders, crashes and undos
 		topCommand(),
 		routeCommand(),
 		keyCommand(),
+		webhookCommand(),
 		aiCommand(),
 		specCommand(),
 		schemaCommand(),

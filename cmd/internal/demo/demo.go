@@ -76,7 +76,7 @@ func (d *demo) start(ctx context.Context) error {
 		c := &child{role: role, logs: logs, env: slices.Concat([]string{
 			"DATABASE_URL=" + d.servers.Databases[role], "COUNTERMAND_GATEWAY_DATABASE_URL=" + d.servers.Databases[wire.GatewayStore],
 			"COUNTERMAND_AI_DATABASE_URL=" + d.servers.Databases[wire.AI],
-			"COUNTERMAND_SECRET=" + d.servers.Secrets.Operations,
+			"COUNTERMAND_SECRET=" + d.servers.Secrets.Operations, "COUNTERMAND_DRAIN_DELAY=none",
 		}, d.servers.BrokerEnvironment(), upstreams)}
 		d.children[role] = c
 		if err := c.start(ctx); err != nil {

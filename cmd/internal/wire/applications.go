@@ -100,6 +100,8 @@ func applications() ([]asyncapi.Application, error) {
 		case awaited[d.Type]:
 			d.Topic = events.Signals
 			gateway.Sends, engine.Receives = append(gateway.Sends, d), append(engine.Receives, d)
+		case d.Kind == events.KindFact:
+			gateway.Receives = append(gateway.Receives, d) // for webhooks
 		}
 		if undo := events.CompensationType(d.Type); called[undo] { // a child saga is undone as a whole
 			d.Type, d.Request, d.Reply, d.Rejections = undo, nil, nil, nil

@@ -42,9 +42,12 @@ type Config struct {
 	AdminAddr   string
 	// Secret derives operation ids; all gateways share it. At least 16 bytes.
 	Secret []byte
-	// StoreURL is the gateway's own database; empty: it has none, and no API keys.
+	// StoreURL is the gateway's own database; empty: it has none, and neither API keys
+	// nor webhooks.
 	StoreURL string
 	Edge     EdgeConfig // of the gateway
+	// Webhooks say whether and how the gateway delivers events to webhooks.
+	Webhooks WebhookConfig
 	// AIDatabaseURL is the database of AI calls, for the gateway; empty: it counts
 	// nothing, unless the role of AI calls is in the same process.
 	AIDatabaseURL string
@@ -85,6 +88,9 @@ func FromEnvironment(role string) (Config, error) {
 		if c.Edge, err = EdgeFromEnvironment(); err != nil {
 			v.errs = append(v.errs, err)
 		}
+		if c.Webhooks, err = WebhooksFromEnvironment(false, nil); err != nil {
+			v.errs = append(v.errs, err)
+		}
 		c.Secret = []byte(v.required("COUNTERMAND_SECRET", "at least 16 random bytes, the same for all gateways; try: openssl rand -hex 32"))
 		if n := len(c.Secret); n > 0 && n < 16 {
 			v.fail("COUNTERMAND_SECRET is shorter than 16 bytes; try: openssl rand -hex 32")
@@ -105,11 +111,18 @@ type EdgeConfig struct {
 	Hosts []string
 	// Connections bound those of clients.
 	Connections gateway.ConnectionLimits
+	// DrainDelay is how long the gateway serves on after it is told to stop, for load
+	// balancers to notice.
+	DrainDelay time.Duration
 }
 
 // connectionsMax leaves room for the followers that a gateway may have, and as many
 // requests beside them.
 const connectionsMax = 20_000
+
+// drainDelay is longer than load balancers commonly take to ask whether a process is
+// ready.
+const drainDelay = 5 * time.Second
 
 // EdgeFromEnvironment reads how the gateway meets its clients.
 func EdgeFromEnvironment() (EdgeConfig, error) {
@@ -125,6 +138,15 @@ func EdgeFromEnvironment() (EdgeConfig, error) {
 		c.KeyGrace = -1
 	} else {
 		c.KeyGrace = v.duration("COUNTERMAND_KEY_GRACE")
+	}
+	switch os.Getenv("COUNTERMAND_DRAIN_DELAY") {
+	case "":
+		c.DrainDelay = drainDelay
+	case "none":
+	default:
+		if c.DrainDelay = v.duration("COUNTERMAND_DRAIN_DELAY"); c.DrainDelay > stopTimeout/2 {
+			v.fail("COUNTERMAND_DRAIN_DELAY %s: want at most %s, which leaves as much to finish", c.DrainDelay, stopTimeout/2)
+		}
 	}
 	for host := range strings.SplitSeq(os.Getenv("COUNTERMAND_HOSTS"), ",") {
 		if host = strings.TrimSpace(host); host != "" {

@@ -174,6 +174,10 @@ func StartDev(ctx context.Context, config DevConfig) (_ *Dev, err error) {
 			if c.Edge, err = EdgeFromEnvironment(); err != nil {
 				return nil, err
 			}
+			if c.Webhooks, err = WebhooksFromEnvironment(true, c.Secret); err != nil {
+				return nil, err
+			}
+			c.Edge.DrainDelay = 0 // there is no load balancer before it
 		}
 		running, err := Start(ctx, c, d.process)
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/countermand/countermand/platform/postgres"
 	"github.com/countermand/countermand/platform/saga"
 	"github.com/countermand/countermand/platform/schedule"
+	"github.com/countermand/countermand/platform/webhook"
 	"github.com/countermand/countermand/services/inventory"
 	"github.com/countermand/countermand/services/order"
 	"github.com/countermand/countermand/services/payment"
@@ -21,7 +22,11 @@ import (
 // migrations returns the schemas of a role's database.
 func migrations(role string) []postgres.MigrationSet {
 	if role == Gateway {
-		return []postgres.MigrationSet{{Owner: "apikey", FS: apikey.Migrations()}}
+		return []postgres.MigrationSet{
+			{Owner: "apikey", FS: apikey.Migrations()},
+			{Owner: "consumer", FS: consumer.Migrations()},
+			{Owner: "webhook", FS: webhook.Migrations()},
+		}
 	}
 	own := map[string]postgres.MigrationSet{
 		Engine:    {Owner: "saga", FS: saga.Migrations()},

@@ -76,9 +76,7 @@ func (r *run) refused(e *wire.Error, h http.Header) failure {
 			Message: "The upstream does not take the key of this gateway: it is wrong, or its account has no money left. An operator must look at it.",
 		}}
 	case status == http.StatusTooManyRequests:
-		if len(ring.keys) > 1 {
-			ring.rest(r.slot.key, now, max(e.RetryAfter, limitedRest))
-		}
+		ring.rest(r.slot.key, now, max(e.RetryAfter, limitedRest))
 		return failure{outcome: Limited, again: true, free: true, err: e}
 	case status == http.StatusNotFound:
 		return failure{outcome: Refused, again: true, leave: true, free: true, err: e}

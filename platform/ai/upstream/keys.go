@@ -55,9 +55,10 @@ func (k *keyring) pick(now time.Time) (place int, ok bool) {
 	return -1, false // all began to rest meanwhile
 }
 
-// rest lets a key rest.
+// rest lets a key rest. The only key of a provider never does: what it was refused for
+// may be one model's, or one moment's.
 func (k *keyring) rest(place int, now time.Time, d time.Duration) {
-	if place >= 0 {
+	if len(k.keys) > 1 {
 		k.rests[place].Store(now.Add(min(d, restMax)).UnixNano())
 	}
 }
