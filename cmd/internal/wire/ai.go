@@ -22,6 +22,7 @@ type aiRoute struct {
 	*route.Handler
 	live    *config.Live
 	prompts http.Handler // nil: there are none
+	gateway *gateway.Gateway
 }
 
 // newAI makes the AI route, or returns that of another role in this process.
@@ -37,9 +38,15 @@ func newAI(l lifecycle, c Config, process *Process, m money) (*aiRoute, error) {
 	if err != nil {
 		return nil, fmt.Errorf("AI route: %w", err)
 	}
-	h := route.New(route.Config{Keeper: m.Keeper, Observer: observer, Logger: process.Logger}, live.Config())
+	made := new(aiRoute)
+	settings := route.Config{Keeper: m.Keeper, Observer: observer, Logger: process.Logger}
+	if m.Prompts != nil { // and so a role that makes calls which nobody waits for
+		settings.Async = made.later
+	}
+	h := route.New(settings, live.Config())
 	l.Hooks.Append(fx.StopHook(h.Close))
-	process.ai = &aiRoute{Handler: h, live: live}
+	made.Handler, made.live = h, live
+	process.ai = made
 	process.ai.prompts = promptHandler(process, m, process.ai)
 	l.run("ai-config", process.ai.run)
 	return process.ai, nil
@@ -51,6 +58,7 @@ func (a *aiRoute) run(ctx context.Context) error { return a.live.Run(ctx, a.SetC
 // before returns a handler that takes what belongs to the AI route, asks for the
 // credential that the gateway asks for, and leaves the rest to it.
 func (a *aiRoute) before(next *gateway.Gateway) http.Handler {
+	a.gateway = next // before anything is served
 	models := a.Behind(next.Identify)
 	var prompts http.Handler
 	if a.prompts != nil {

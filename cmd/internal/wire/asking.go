@@ -153,6 +153,7 @@ func promptHandler(process *Process, m money, models *aiRoute) http.Handler {
 			identity := gateway.IdentityOf(r.Context())
 			return ai.Caller{Tenant: identity.Tenant, App: identity.Client, Key: identity.Key}
 		},
+		Async: models.promptLater,
 		Explain: func(err error) (status int, code, detail string, ok bool) {
 			told, ok := errors.AsType[*aiwire.Error](err)
 			if !ok {

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/fx"
 
 	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/events/ai"
 	"github.com/countermand/countermand/events/asyncapi"
 	"github.com/countermand/countermand/events/shop"
 	"github.com/countermand/countermand/platform/admin"
@@ -73,7 +74,13 @@ func startCommands() ([]gateway.Command, error) {
 			Type: d.Type, Topic: d.Topic, Schema: schema, Saga: starts[d.Type] && !internalStarts[d.Type], Rejections: d.Rejections,
 		})
 	}
-	return commands, nil
+	// The AI route sends it for clients that do not wait.
+	asked := ai.RequestCompletion.Describe()
+	schema, err := ai.Schema(asked.Type)
+	if err != nil {
+		return nil, err
+	}
+	return append(commands, gateway.Command{Type: asked.Type, Topic: asked.Topic, Schema: schema, Rejections: asked.Rejections}), nil
 }
 
 // signals tells the gateway what sagas wait for that may come from outside, with
@@ -204,7 +211,7 @@ func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g
 		return err
 	}
 	for _, command := range commands {
-		if command.Saga {
+		if command.Saga || command.Type == ai.RequestCompletion.Type() {
 			topics = append(topics, command.Topic)
 		}
 	}

@@ -25,7 +25,10 @@ type HandlerConfig struct {
 	// Explain turns an error of the model's planning or doing into a status, a code and
 	// what the client is told; ok is false for what it does not know.
 	Explain func(err error) (status int, code, detail string, ok bool)
-	Logger  *slog.Logger
+	// Async takes a call whose client prefers not to wait for it, once its variables
+	// have been checked; nil: it waits.
+	Async  func(w http.ResponseWriter, r *http.Request, caller ai.Caller, reference string, variables []byte)
+	Logger *slog.Logger
 }
 
 // NewHandler returns what serves
@@ -56,6 +59,10 @@ func (h handler) call(w http.ResponseWriter, r *http.Request) error {
 	ready, err := h.Runner.Prepare(r.Context(), caller.Tenant, r.PathValue("reference"), variables)
 	if err != nil {
 		return err
+	}
+	if h.Async != nil && prefersAsync(r.Header) {
+		h.Async(w, r, caller, ready.Slug+":"+strconv.Itoa(ready.Version), variables)
+		return nil
 	}
 	reservation, err := h.Keeper.Reserve(r.Context(), budget.Call{
 		Caller: caller, Operation: "prompt", Model: ready.Slug + ":" + strconv.Itoa(ready.Version), Targets: ready.Targets, Most: ready.Most, Cap: ready.Cap,
@@ -89,8 +96,18 @@ func (h handler) openAPI(w http.ResponseWriter, r *http.Request) error {
 	return send(w, http.StatusOK, "application/json", json.RawMessage(document))
 }
 
+// prefersAsync reports whether the client does not want to wait (RFC 7240).
+func prefersAsync(h http.Header) bool {
+	for _, preference := range strings.Split(strings.Join(h["Prefer"], ","), ",") {
+		if name, _, _ := strings.Cut(preference, ";"); strings.EqualFold(strings.TrimSpace(name), "respond-async") {
+			return true
+		}
+	}
+	return false
+}
+
 // problem is an answer that says no.
-type problem struct { //nolint:errname // it is an answer
+type problem struct {
 	status int
 	code   string
 	detail string
