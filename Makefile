@@ -173,7 +173,7 @@ schemas: ## Compare the contracts with the last release, or with AGAINST=v1.2.3:
 	exit $$code
 
 .PHONY: contract
-contract: asyncapi ## Check the OpenAPI document of the admin API, answers against it, and the AsyncAPI documents
+contract: asyncapi ## Check the OpenAPI documents of the gateway and the admin API, answers against it, and the AsyncAPI documents
 	@cd tests/contract && GOWORK=off go test ./...
 
 # A module of its own outside the workspace, so that nobody who builds or tests the
@@ -195,10 +195,10 @@ asyncapi: ## Check the AsyncAPI documents with the official parser; needs Node.j
 	@cd tests/contract/asyncapi && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && node check.mjs $(CURDIR)/docs/reference/asyncapi-*.json
 
 .PHONY: generate
-generate: ## Write again what is generated from code, such as JSON Schemas and AsyncAPI documents
+generate: ## Write again what is generated from code, such as JSON Schemas, AsyncAPI and OpenAPI documents
 	@go generate $(call packages,$(MODULES))
 	@cd events && go test ./shop ./ai -run TestSchemas -update
-	@cd cmd && go test ./internal/wire -run TestAsyncAPI -update
+	@cd cmd && go test ./internal/wire -run 'TestAsyncAPI|TestOpenAPI' -update
 
 .PHONY: clean
 clean: ## Remove binaries and the state of "make dev"

@@ -28,12 +28,14 @@ type Table struct {
 	routes    []*route
 	upstreams map[string]upstreamConfig
 	auth      authentication
-	commands  map[string]*contract
-	signals   map[string]*contract
-	facts     map[string]*contract
-	outcomes  map[string]*outcome    // by command type: of the first route of that command
-	first     map[string]*acceptance // by command type: how its first route takes it
-	paths     *chi.Mux               // finds routes, and serves nothing
+	// undocumented leaves out the documents that tell of the routes.
+	undocumented bool
+	commands     map[string]*contract
+	signals      map[string]*contract
+	facts        map[string]*contract
+	outcomes     map[string]*outcome    // by command type: of the first route of that command
+	first        map[string]*acceptance // by command type: how its first route takes it
+	paths        *chi.Mux               // finds routes, and serves nothing
 }
 
 // route is one entry of a table.
@@ -172,6 +174,13 @@ func (t *tableReader) read(root *yaml.Node) {
 	if version, ok := top.number("version"); !ok || version != tableVersion {
 		top.failAt(top.at("version"), "version: want %d", tableVersion)
 	}
+	switch documents := top.text("documents"); documents {
+	case "", "public":
+	case "none":
+		t.table.undocumented = true
+	default:
+		top.failAt(top.at("documents"), "documents: %q is neither public nor none", documents)
+	}
 	if auth := top.take("auth"); auth != nil {
 		t.readAuth(auth)
 	}
@@ -261,7 +270,7 @@ var (
 	idPattern  = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 	envPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	// reservedIDs are the routes that are always there.
-	reservedIDs = []string{routeUnmatched, routeCommands, routeOperations, routeOperationList, routeOperationEvents}
+	reservedIDs = []string{routeUnmatched, routeCommands, routeOperations, routeOperationList, routeOperationEvents, routeOpenAPI, routeAsyncAPI, routeDocs}
 )
 
 func (t *tableReader) readRoutes(node *yaml.Node) {

@@ -84,6 +84,9 @@ func (g *Gateway) newSnapshot(table *Table, before *snapshot) (*snapshot, error)
 			s.mount(g, rt.id, http.MethodHead, rt.pattern, serve) // RFC 9110 §9.1: who has GET has HEAD
 		}
 	}
+	if err := s.mountDocuments(g); err != nil {
+		return nil, err
+	}
 	s.router.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		w.(*exchange).fail(r, codeNotFound, "") // ServeHTTP passed it
 	})

@@ -190,11 +190,18 @@ func (s *session) stopBackground(ctx context.Context) error {
 	group := -s.process
 	s.process = 0
 	_ = syscall.Kill(group, syscall.SIGINT) // it may have ended already
+	told := time.Now()
 	err := product.Await(ctx, stopTimeout, func() error {
-		if syscall.Kill(group, 0) == nil {
-			return errors.New("the background block does not stop")
+		if syscall.Kill(group, 0) != nil {
+			return nil
 		}
-		return nil
+		// A shell goes on when the command that it waited for ended by itself in the
+		// very moment: whoever sits before it presses Ctrl-C again.
+		if time.Since(told) > 10*time.Second {
+			_ = syscall.Kill(group, syscall.SIGINT)
+			told = time.Now()
+		}
+		return errors.New("the background block does not stop")
 	})
 	if err != nil {
 		_ = syscall.Kill(group, syscall.SIGKILL)

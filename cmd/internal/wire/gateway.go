@@ -14,6 +14,7 @@ import (
 	"go.uber.org/fx"
 
 	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/events/asyncapi"
 	"github.com/countermand/countermand/events/shop"
 	"github.com/countermand/countermand/platform/admin"
 	"github.com/countermand/countermand/platform/broker"
@@ -176,8 +177,12 @@ func newCommitter(l lifecycle, b broker.Broker) *broker.Committer {
 }
 
 func newGateway(config Config, process *Process, table loaded, committer *broker.Committer, b broker.Broker, reader *saga.Reader, keys keyFinder) (*gateway.Gateway, error) {
+	messages, err := AsyncAPI(asyncapi.Broker(config.Broker.Name), Gateway)
+	if err != nil {
+		return nil, err
+	}
 	return gateway.New(
-		gateway.Config{Secret: config.Secret, Hosts: config.Edge.Hosts, Registerer: process.Registry, Logger: process.Logger},
+		gateway.Config{Secret: config.Secret, Hosts: config.Edge.Hosts, AsyncAPI: messages, Registerer: process.Registry, Logger: process.Logger},
 		table.Table,
 		gateway.Deps{Publisher: committer, Operations: operations{reader}, Lookup: b.Lookup, Keys: keys},
 	)
