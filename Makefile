@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 
 MODULES := events platform platform/embedded platform/broker/kafkatest sagas services/order services/payment services/inventory cmd tests
-BINARIES := countermand gateway engine order payment inventory
+BINARIES := countermand gateway engine order payment inventory ai
 LINT_VERSION := v2.15.0
 LINT := bin/golangci-lint-$(LINT_VERSION)
 

@@ -106,4 +106,10 @@ talk to a simulated AI model:
   curl -s %[1]s/ai/v1/chat/completions -H 'Content-Type: application/json' \
     -d '{"model":"sim-echo","messages":[{"role":"user","content":"hello"}]}'
 
+have events delivered to a program of yours:
+
+  curl -si %[1]s/v1/subscriptions -H 'Content-Type: application/json' \
+    -d '{"protocol":"HTTP","sink":"http://127.0.0.1:9000/hook","types":["shop.order.placed.v1"]}'
+  countermand webhook list --admin %[2]s
+
 `

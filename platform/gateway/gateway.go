@@ -18,7 +18,7 @@ import (
 	"github.com/countermand/countermand/platform/broker"
 )
 
-// Deps are what the gateway talks to. All but Keys are required and must be safe for
+// Deps are what the gateway talks to. All but Keys and Resources are required and must be safe for
 // concurrent use.
 type Deps struct {
 	// Publisher stores commands; its nil error is the durable ack.
@@ -32,6 +32,8 @@ type Deps struct {
 	// other error when that cannot be told now. It may be nil while no route asks for
 	// keys.
 	Keys func(ctx context.Context, key string) (Identity, error)
+	// Resources are served beside operations; there may be none.
+	Resources []Resource
 }
 
 // Gateway serves a route table over HTTP. Make it with [New]; it is safe for
@@ -157,6 +159,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		started: time.Now(), writeTimeout: g.config.WriteTimeout,
 	}
 	x.clearWriteDeadline()
+	g.retire(w)
 	defer span.End()
 	defer g.observe(x, r, span)
 	defer g.recover(x, r)

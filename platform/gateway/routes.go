@@ -270,7 +270,10 @@ var (
 	idPattern  = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 	envPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	// reservedIDs are the routes that are always there.
-	reservedIDs = []string{routeUnmatched, routeCommands, routeOperations, routeOperationList, routeOperationEvents, routeOpenAPI, routeAsyncAPI, routeDocs}
+	reservedIDs = []string{
+		routeUnmatched, routeCommands, routeOperations, routeOperationList, routeOperationEvents, routeOpenAPI, routeAsyncAPI, routeDocs,
+		"subscriptions", "subscription", "subscription-orders", "subscription-deliveries", "webhook-grants",
+	}
 )
 
 func (t *tableReader) readRoutes(node *yaml.Node) {

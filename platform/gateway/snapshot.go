@@ -77,6 +77,7 @@ func (g *Gateway) newSnapshot(table *Table, before *snapshot) (*snapshot, error)
 		s.add(g, routeOperationList, method, "/v1/operations", with(g.serveOperations))
 		s.add(g, routeOperationEvents, method, "/v1/operations/{id}/events", with(g.serveProgress))
 	}
+	s.mountResources(g, g.deps.Resources)
 	for _, rt := range table.routes {
 		serve := g.authenticated(s, rt.demand, rt.target.serve(g, s))
 		s.mount(g, rt.id, rt.method, rt.pattern, serve)

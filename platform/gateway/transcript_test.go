@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -120,6 +121,27 @@ func settles(status gateway.Status, code events.Code) func(*bundle) string {
 	}
 }
 
+// followed places an order, and has a client follow it until the test ends.
+func followed(b *bundle) string {
+	b.t.Helper()
+	id := ordered(b)
+	b.project(id, gateway.StatusRunning, nil)
+	server := httptest.NewServer(b.gateway)
+	b.t.Cleanup(server.Close)
+	ctx, cancel := context.WithCancel(b.t.Context())
+	b.t.Cleanup(cancel) // before the server closes, which waits for it
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+"/v1/operations/"+id+"/events", http.NoBody)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { response.Body.Close() })
+	return id
+}
+
 func keyed(b *bundle) string { return decode[accepted](b.t, b.order("Idempotency-Key: k1")).ID }
 
 func brokerFails(err error) func(*bundle) string {
@@ -200,6 +222,7 @@ var transcripts = []transcript{
 	{name: "500-refused-by-the-broker", request: place(), prepare: brokerFails(broker.ErrRejected)},
 	{name: "500-abandoned", request: place("Prefer: wait=10"), prepare: settles(gateway.StatusAbandoned, "")},
 	{name: "502-upstream", request: ask("/v1/down")},
+	{name: "503-followers", request: ask("/v1/operations/{id}/events"), prepare: followed, config: func(c *gateway.Config, _ *gateway.Deps) { c.FollowersMax = 1 }},
 	{name: "503-overloaded", request: place(), prepare: brokerFails(broker.ErrOverloaded)},
 	{name: "503-broker", request: place(), prepare: brokerFails(broker.ErrUnavailable)},
 	{name: "503-operations", request: ask("/v1/operations/{id}"), prepare: func(b *bundle) string {

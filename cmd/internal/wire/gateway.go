@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"github.com/countermand/countermand/platform/gateway"
 	"github.com/countermand/countermand/platform/gateway/reload"
 	"github.com/countermand/countermand/platform/saga"
+	"github.com/countermand/countermand/platform/webhook"
 )
 
 //go:embed routes.yaml
@@ -28,8 +30,8 @@ var shopRoutes []byte
 
 func gatewayGraph() fx.Option {
 	return fx.Options(
-		fx.Provide(loadTable, newCommitter, saga.NewReader, openStore, newKeys, newGateway, newLoader, newAI),
-		fx.Invoke(runGateway),
+		fx.Provide(loadTable, newCommitter, saga.NewReader, openStore, newKeys, newWebhooks, newGateway, newLoader, newMoney, newAI),
+		fx.Invoke(runWebhooks, runGateway),
 	)
 }
 
@@ -176,15 +178,21 @@ func newCommitter(l lifecycle, b broker.Broker) *broker.Committer {
 	return c
 }
 
-func newGateway(config Config, process *Process, table loaded, committer *broker.Committer, b broker.Broker, reader *saga.Reader, keys keyFinder) (*gateway.Gateway, error) {
+func newGateway(
+	config Config, process *Process, table loaded, committer *broker.Committer, b broker.Broker, reader *saga.Reader, keys keyFinder, hooks *webhook.Store,
+) (*gateway.Gateway, error) {
 	messages, err := AsyncAPI(asyncapi.Broker(config.Broker.Name), Gateway)
 	if err != nil {
 		return nil, err
 	}
+	var resources []gateway.Resource
+	if hooks != nil {
+		resources = hooks.Resources(config.Webhooks.Anonymous)
+	}
 	return gateway.New(
 		gateway.Config{Secret: config.Secret, Hosts: config.Edge.Hosts, AsyncAPI: messages, Registerer: process.Registry, Logger: process.Logger},
 		table.Table,
-		gateway.Deps{Publisher: committer, Operations: operations{reader}, Lookup: b.Lookup, Keys: keys},
+		gateway.Deps{Publisher: committer, Operations: operations{reader}, Lookup: b.Lookup, Keys: keys, Resources: resources},
 	)
 }
 
@@ -203,7 +211,6 @@ func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g
 	l.Hooks.Append(fx.StartHook(func(ctx context.Context) error { return b.Ensure(ctx, topics...) }))
 	l.run("routes", loader.Run)
 	loader.Register(process.Admin, admin.Protect)
-	l.run("ai", models.run)
 	l.run("outcomes", func(ctx context.Context) error { return followOutcomes(ctx, process, b, g) })
 	listener, err := listen(context.Background(), process.Logger, "http", config.HTTPAddr, DefaultHTTPAddr)
 	if err != nil {
@@ -217,9 +224,9 @@ func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g
 		return errors.Join(err, listener.Close())
 	}
 	at.open = table.Open()
-	l.serve("http", gateway.NewServer("", models.before(g), process.Logger), gateway.LimitConnections(listener, config.Edge.Connections), func() {
+	l.serve("http", gateway.NewServer("", models.before(g), process.Logger), gateway.LimitConnections(listener, config.Edge.Connections), func(ctx context.Context, server *http.Server) error {
 		process.Health.SetDraining()
-		g.Drain()
+		return g.Shutdown(ctx, server, config.Edge.DrainDelay)
 	})
 	return nil
 }
