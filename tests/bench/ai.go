@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -219,9 +220,7 @@ func (t *aiTarget) once(ctx context.Context, client *http.Client, body string) e
 		return err
 	}
 	r.Header.Set("Content-Type", "application/json")
-	for name, values := range t.header {
-		r.Header[name] = values
-	}
+	maps.Copy(r.Header, t.header)
 	response, err := client.Do(r)
 	if err != nil {
 		return err
