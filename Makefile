@@ -53,6 +53,10 @@ RACE_FLAG := $(if $(and $(filter 1,$(RACE)),$(CC_FOUND)),-race)
 # twice as many run at once as there are cores.
 AT_ONCE = -p $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 
+# The compiler and the tests make much garbage for a short time: collecting it less
+# often saves a tenth of the processor time, for some hundred megabytes.
+test: export GOGC ?= 400
+
 .PHONY: test
 test: ## Run all tests, with a real PostgreSQL and NATS that it starts itself
 	@$(if $(filter 1,$(RACE)),$(if $(CC_FOUND),,echo 'No C compiler was found: the tests run WITHOUT the race detector.'),echo 'The tests run without the race detector, as asked.')
