@@ -219,6 +219,10 @@ func TestIdentify(t *testing.T) {
 			t.Errorf("%q: %+v, %v, %+v", field, got, header, p)
 		}
 	}
+	strange := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/elsewhere/%2e%2e/x", nil)
+	if _, _, p := b.gateway.Identify(strange); p == nil || p.Code != "bad_path" {
+		t.Errorf("a path that programs read differently: %+v", p)
+	}
 	open, _ := setupAuth(t, "version: 1\nroutes: []\n")
 	if _, _, p := open.gateway.Identify(httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil)); p != nil {
 		t.Errorf("a table that asks for nothing: %+v", p)

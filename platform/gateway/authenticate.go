@@ -56,10 +56,17 @@ func (g *Gateway) authenticate(x *exchange, r *http.Request, s *snapshot, d *dem
 	return r.WithContext(WithIdentity(r.Context(), identity))
 }
 
-// Identify finds out who sent a request, for a handler beside the gateway: what it asks
-// for is what the resources ask for that are always there. The problem is nil when the
-// request may be served; else header goes with it.
+// Identify does for a handler beside the gateway what the gateway does before it serves
+// a resource that is always there: it refuses requests of a suspicious form and for
+// other hosts, and finds out who sent one. The problem is nil when the request may be
+// served; else header goes with it.
 func (g *Gateway) Identify(r *http.Request) (identity Identity, header http.Header, problem *Problem) {
+	if code, detail := checkHygiene(r); code != "" {
+		return Identity{}, nil, newProblem(code, detail)
+	}
+	if misdirected(r, g.config.Hosts) {
+		return Identity{}, nil, newProblem(codeMisdirected, "")
+	}
 	s := g.current.Load()
 	d := s.table.auth.builtIn
 	if d == nil {
