@@ -80,6 +80,9 @@ func applications() ([]asyncapi.Application, error) {
 		}
 		starts[start.Type] = true
 		engine.Handles = append(engine.Handles, start)
+		if start.Type == ai.RequestCompletion.Type() { // for clients of the AI route
+			gateway.Sends = append(gateway.Sends, start)
+		}
 		if !internalStarts[start.Type] {
 			gateway.Sends = append(gateway.Sends, start)
 			engine.Sends = append(engine.Sends, start) // by schedules

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -159,7 +158,7 @@ func promptHandler(process *Process, m money, models *aiRoute) http.Handler {
 			if !ok {
 				return 0, "", "", false
 			}
-			return told.Status, told.Code, fmt.Sprintf("the model: %s", told.Message), true
+			return told.Status, told.Code, "the model: " + told.Message, true
 		},
 	})
 }

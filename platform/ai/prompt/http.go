@@ -98,7 +98,7 @@ func (h handler) openAPI(w http.ResponseWriter, r *http.Request) error {
 
 // prefersAsync reports whether the client does not want to wait (RFC 7240).
 func prefersAsync(h http.Header) bool {
-	for _, preference := range strings.Split(strings.Join(h["Prefer"], ","), ",") {
+	for preference := range strings.SplitSeq(strings.Join(h["Prefer"], ","), ",") {
 		if name, _, _ := strings.Cut(preference, ";"); strings.EqualFold(strings.TrimSpace(name), "respond-async") {
 			return true
 		}
