@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -128,22 +127,21 @@ func aiBench(ctx context.Context, options options) (report Report, err error) {
 }
 
 func aiTargets(ctx context.Context, database string, options options) (targets []*aiTarget, err error) {
-	upstream, err := startAIPart(ctx, "upstream")
+	upstream, err := startPart(ctx, "upstream")
 	if err != nil {
 		return nil, err
 	}
-	direct := *upstream
-	direct.name, direct.pid, direct.url = "direct", 0, upstream.url+aiPlainPath
-	targets = append(targets, &direct)
+	targets = append(targets, &aiTarget{name: "direct", url: upstream.url + aiPlainPath, close: upstream.close})
 	for _, role := range []string{"proxy", "gateway"} {
-		t, err := startAIPart(ctx, role, aiUpstream+"="+upstream.url, aiDatabase+"="+database)
+		p, err := startPart(ctx, role, aiUpstream+"="+upstream.url, aiDatabase+"="+database)
 		if err != nil {
 			return targets, err
 		}
-		if t.url += aiPlainPath; role == "gateway" {
-			t.url = strings.TrimSuffix(t.url, aiPlainPath) + aiPath
+		path := aiPlainPath
+		if role == "gateway" {
+			path = aiPath
 		}
-		targets = append(targets, t)
+		targets = append(targets, &aiTarget{name: role, pid: p.pid, url: p.url + path, close: p.close})
 	}
 	folder := os.Getenv(aiPortkey)
 	if folder == "" {
@@ -155,38 +153,6 @@ func aiTargets(ctx context.Context, database string, options options) (targets [
 		return targets, fmt.Errorf("portkey: %w", err)
 	}
 	return append(targets, t), nil
-}
-
-// startAIPart starts a process of this program.
-func startAIPart(ctx context.Context, role string, environment ...string) (*aiTarget, error) {
-	binary, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	command := exec.CommandContext(ctx, binary)
-	command.Env = append(append(os.Environ(), aiRole+"="+role), environment...)
-	command.Stderr = os.Stderr
-	input, err := command.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	output, err := command.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := command.Start(); err != nil {
-		return nil, err
-	}
-	end := func() {
-		_ = input.Close()
-		_ = command.Wait() // it ends with its input
-	}
-	line, err := bufio.NewReader(output).ReadString('\n')
-	if err != nil {
-		end()
-		return nil, fmt.Errorf("%s: %w", role, err)
-	}
-	return &aiTarget{name: role, pid: command.Process.Pid, url: strings.TrimSpace(line), close: end}, nil
 }
 
 func startPortkey(ctx context.Context, folder, upstream string) (*aiTarget, error) {

@@ -3,16 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -27,55 +24,13 @@ import (
 	"github.com/countermand/countermand/platform/postgres"
 )
 
-// aiRole names, in the environment of a process of this program, which part of the
-// benchmark ai it is. Each part is a process, so that its CPU can be told apart.
-const aiRole = "COUNTERMAND_BENCH_AI"
-
-// The environment of the parts.
+// The environment of the parts of the benchmark ai.
 const (
 	aiUpstream = "COUNTERMAND_BENCH_AI_UPSTREAM"
 	aiDatabase = "COUNTERMAND_BENCH_AI_DATABASE"
 )
 
 const aiTenant = "bench"
-
-// serveAI serves one part until its input ends, and prints where.
-func serveAI(role string) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400) // as the binaries do
-	}
-	var (
-		handler http.Handler
-		err     error
-	)
-	switch role {
-	case "upstream":
-		handler = aiMock()
-	case "proxy":
-		handler, err = aiProxy(os.Getenv(aiUpstream))
-	case "gateway":
-		handler, err = aiGateway(os.Getenv(aiUpstream), os.Getenv(aiDatabase))
-	default:
-		err = fmt.Errorf("there is no part %q", role)
-	}
-	if err != nil {
-		return err
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is asked for once, and at once
-	if err != nil {
-		return err
-	}
-	server := gateway.NewServer("", handler, slog.New(slog.DiscardHandler))
-	fmt.Printf("http://%s\n", listener.Addr())
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
-		_ = server.Close()
-	}()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
-}
 
 // aiMock answers at once: a completion, or one in 22 events.
 func aiMock() http.Handler {

@@ -17,6 +17,9 @@ const customers = 1000
 // checkout measures whole checkouts, from the POST to its 201: one at a time, as
 // many as go with a fixed number of clients, and at half of that rate.
 func checkout(ctx context.Context, options options) (Report, error) {
+	if options.clients == 0 {
+		options.clients = 128
+	}
 	s, err := startSystem(ctx, options.say)
 	if err != nil {
 		return Report{}, err
@@ -52,7 +55,7 @@ func checkout(ctx context.Context, options options) (Report, error) {
 	}
 	if options.profile != "" {
 		profiled := make(chan error, 1)
-		go func() { profiled <- s.profile(ctx, options.duration-time.Second, options.profile) }()
+		go func() { profiled <- profile(ctx, s.dev.Admin, options.duration-time.Second, options.profile) }()
 		defer func() {
 			if err := <-profiled; err != nil {
 				options.say("%v", err)

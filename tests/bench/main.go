@@ -30,6 +30,7 @@ type benchmark struct {
 }
 
 var benchmarks = map[string]benchmark{
+	"accept":     {"commands over HTTP, stored by JetStream before the 202, beside a handler of net/http that does nothing", acceptBench},
 	"ai":         {"the AI route with budgets on, beside a plain proxy, no gateway and, where it is at hand, Portkey's", aiBench},
 	"consumer":   {"a participant that clears a backlog of commands, with inbox and replies", consumerBench},
 	"followers":  {"streams over HTTP: 10,000 idle followers, and 5,000 events per second to 100 of them", followersBench},
@@ -44,17 +45,18 @@ var benchmarks = map[string]benchmark{
 // options of a run.
 type options struct {
 	duration time.Duration
-	clients  int
+	clients  int    // of the closed loop; 0: the benchmark's own number
 	broker   string // "nats" or "kafka", of relay, consumer and latency
 	commits  string // "command" or "batch": one variant of checkout3 only; empty: both
 	phase    string // the only phase to run; empty: all
+	sync     string // of JetStream in accept: syncAlways or syncDefault
 	profile  string // file for a CPU profile of the closed loop; empty: none
 	say      func(format string, args ...any)
 }
 
 func main() {
-	if role := os.Getenv(aiRole); role != "" {
-		if err := serveAI(role); err != nil {
+	if role := os.Getenv(partRole); role != "" {
+		if err := servePart(role); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			os.Exit(1)
 		}
@@ -71,14 +73,15 @@ func run(args []string, stdout, stderr io.Writer) int {
 	)
 	flags.SetOutput(stderr)
 	flags.DurationVar(&opts.duration, "duration", 10*time.Second, "length of each measured phase")
-	flags.IntVar(&opts.clients, "clients", 128, "clients of the closed loop of checkout")
+	flags.IntVar(&opts.clients, "clients", 0, "clients of the closed loop (default 128 in checkout, 256 in accept)")
+	flags.StringVar(&opts.sync, "sync", syncAlways, "when JetStream syncs in accept: `always`, before each ack, or default, every two minutes")
 	flags.StringVar(&opts.broker, "broker", "nats", "nats or kafka: the `broker` of relay, consumer and latency")
 	flags.StringVar(&opts.commits, "commits", "", "checkout3 with one commit per participant `command` or per batch only")
 	flags.StringVar(&opts.phase, "phase", "", "the only `phase` of checkout3 or engine to run, such as closed_1024")
 	flags.StringVar(&opts.profile, "profile", "", "file for a CPU profile of the process under the closed loop")
 	flags.BoolVar(&asJSON, "json", false, "print one JSON object")
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "usage: go run ./tests/bench NAME [--duration 10s] [--clients 128] [--broker nats|kafka] [--commits command|batch] [--phase NAME] [--profile FILE] [--json]")
+		fmt.Fprintln(stderr, "usage: go run ./tests/bench NAME [--duration 10s] [--clients 128] [--sync always|default] [--broker nats|kafka] [--commits command|batch] [--phase NAME] [--profile FILE] [--json]")
 		for _, name := range slices.Sorted(maps.Keys(benchmarks)) {
 			fmt.Fprintf(stderr, "  %-12s %s\n", name, benchmarks[name].about)
 		}
@@ -98,6 +101,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	if opts.broker != "nats" && opts.broker != "kafka" {
 		fmt.Fprintf(stderr, "bench: there is no broker %q, only nats and kafka\n", opts.broker)
+		return 2
+	}
+	if opts.sync != syncAlways && opts.sync != syncDefault {
+		fmt.Fprintf(stderr, "bench: there is no sync %q, only %s and %s\n", opts.sync, syncAlways, syncDefault)
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

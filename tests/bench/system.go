@@ -83,9 +83,9 @@ func (s *system) stop(ctx context.Context) {
 	_ = os.RemoveAll(s.dir)
 }
 
-// profile records a CPU profile of the dev process for that long.
-func (s *system) profile(ctx context.Context, duration time.Duration, file string) error {
-	url := fmt.Sprintf("%s/debug/pprof/profile?seconds=%d", s.dev.Admin, max(int(duration.Seconds()), 1))
+// profile records a CPU profile of the process with that admin listener for that long.
+func profile(ctx context.Context, admin string, duration time.Duration, file string) error {
+	url := fmt.Sprintf("%s/debug/pprof/profile?seconds=%d", admin, max(int(duration.Seconds()), 1))
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return fmt.Errorf("profile: %w", err)
