@@ -238,4 +238,22 @@ func TestNeighbours(t *testing.T) {
 			}
 		})
 	}
+	t.Run("what is behind the one to blame waits for its retry", func(t *testing.T) {
+		t.Parallel()
+		r := setup(t)
+		r.on("reserve b", func(ctx context.Context, tx pgx.Tx, call int) error {
+			if call > 2 { // with the others, and alone
+				return nil
+			}
+			_, err := tx.Exec(ctx, "insert into note values ($1)", "nowhere")
+			return err
+		})
+		behind := command(t, reserve, 1, "d")
+		r.send(command(t, reserve, 0, "a"), command(t, reserve, 1, "b"), behind, command(t, reserve, 2, "c"))
+		r.feed()
+		r.wantReply(behind, "")
+		if got := read[string](r, "select string_agg(item, ' ' order by id) from effect where item in ('b', 'd')"); got != "b d" {
+			t.Errorf("effects %q, want b before d", got)
+		}
+	})
 }
