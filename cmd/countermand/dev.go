@@ -41,6 +41,7 @@ Kafka takes the place of the in-process broker.`,
 	flags.StringVar(&config.AdminAddr, "admin", os.Getenv("COUNTERMAND_ADMIN_ADDR"),
 		"admin and metrics listener (default "+wire.DefaultAdminAddr+", or the next free port)")
 	flags.StringVar(&config.RoutesFile, "routes", os.Getenv("COUNTERMAND_ROUTES"), "route table (default: the shop's)")
+	flags.StringVar(&config.AIFile, "ai", os.Getenv("COUNTERMAND_AI"), "configuration of the AI route (default: simulated models, which need no key)")
 	flags.BoolVar(&asJSON, "json", false, "print the ready line as JSON")
 	return cmd
 }
@@ -99,5 +100,16 @@ follow an order as it goes, or cancel it, by the Location of its 202 (tok_slow t
 try tok_declined, tok_capture_fails, tok_slow or tok_never as the token, and look at the sagas:
 
   countermand saga list --admin %[2]s
+
+talk to a simulated AI model:
+
+  curl -s %[1]s/ai/v1/chat/completions -H 'Content-Type: application/json' \
+    -d '{"model":"sim-echo","messages":[{"role":"user","content":"hello"}]}'
+
+have events delivered to a program of yours:
+
+  curl -si %[1]s/v1/subscriptions -H 'Content-Type: application/json' \
+    -d '{"protocol":"HTTP","sink":"http://127.0.0.1:9000/hook","types":["shop.order.placed.v1"]}'
+  countermand webhook list --admin %[2]s
 
 `

@@ -44,6 +44,8 @@ Start with:  countermand demo   a minute of orders, crashes and undos
 		topCommand(),
 		routeCommand(),
 		keyCommand(),
+		webhookCommand(),
+		aiCommand(),
 		specCommand(),
 		schemaCommand(),
 		versionCommand(),
@@ -100,7 +102,7 @@ func versionCommand() *cobra.Command {
 
 func serveCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "serve ROLE", Short: "Run one role, as its own binary would: gateway, engine, order, payment or inventory",
+		Use: "serve ROLE", Short: "Run one role, as its own binary would: gateway, engine, order, payment, inventory or ai",
 		Args: cobra.ExactArgs(1), ValidArgs: wire.Roles(),
 		RunE: func(_ *cobra.Command, args []string) error {
 			for _, role := range wire.Roles() {
@@ -111,7 +113,7 @@ func serveCommand() *cobra.Command {
 					return nil
 				}
 			}
-			return failure{wire.ExitUsage, fmt.Errorf("there is no role %q", args[0]), "use one of gateway, engine, order, payment, inventory"}
+			return failure{wire.ExitUsage, fmt.Errorf("there is no role %q", args[0]), "use one of gateway, engine, order, payment, inventory, ai"}
 		},
 	}
 }
@@ -119,10 +121,10 @@ func serveCommand() *cobra.Command {
 func migrateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "migrate ROLE",
-		Short: "Bring a role's database up to date: engine, order, payment, inventory or gateway",
+		Short: "Bring a role's database up to date: engine, order, payment, inventory, ai or gateway",
 		Long: `Migrate brings the schema of a role's database, named by DATABASE_URL, up to
 date. It is forward-only and safe to run from many places at once.`,
-		Args: cobra.ExactArgs(1), ValidArgs: []string{wire.Engine, wire.Order, wire.Payment, wire.Inventory, wire.Gateway},
+		Args: cobra.ExactArgs(1), ValidArgs: []string{wire.Engine, wire.Order, wire.Payment, wire.Inventory, wire.AI, wire.Gateway},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			url, err := wire.DatabaseURL()
 			if err != nil {

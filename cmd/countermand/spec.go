@@ -15,8 +15,32 @@ import (
 )
 
 func specCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "spec", Short: "Write documents about the contracts of this binary: asyncapi, jsonschema"}
-	cmd.AddCommand(specAsyncAPICommand(), specJSONSchemaCommand())
+	cmd := &cobra.Command{Use: "spec", Short: "Write documents about the contracts of this binary: openapi, asyncapi, jsonschema"}
+	cmd.AddCommand(specOpenAPICommand(), specAsyncAPICommand(), specJSONSchemaCommand())
+	return cmd
+}
+
+func specOpenAPICommand() *cobra.Command {
+	var out, routes string
+	cmd := &cobra.Command{
+		Use: "openapi", Short: "Write the OpenAPI 3.1 document of a route table", Args: cobra.NoArgs,
+		Long: `Openapi writes what a gateway with that route table answers at /openapi.json: its
+routes with the schemas of their bodies, their answers and the credentials they ask for.`,
+		Example: `  countermand spec openapi --routes routes.yaml --out api`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			table, err := routeTable(routes)
+			if err != nil {
+				return err
+			}
+			document, err := table.OpenAPI()
+			if err != nil {
+				return err
+			}
+			return deliver(cmd.OutOrStdout(), cmd.ErrOrStderr(), out, []file{{"openapi.json", append(document, '\n')}})
+		},
+	}
+	cmd.Flags().StringVar(&routes, "routes", os.Getenv("COUNTERMAND_ROUTES"), "route table (default: the shop's)")
+	outFlag(cmd, &out)
 	return cmd
 }
 

@@ -18,6 +18,9 @@ func TestSpec(t *testing.T) {
 		want int
 		file string // that must be there, and begin so
 	}{
+		{"spec openapi --out " + folder, wire.ExitOK, "openapi.json"},
+		{"spec openapi", wire.ExitOK, ""},
+		{"spec openapi --routes nowhere.yaml", wire.ExitFailed, ""},
 		{"spec asyncapi --out " + folder, wire.ExitOK, "asyncapi-nats.json"},
 		{"spec asyncapi --broker kafka --role order --role payment --out " + folder, wire.ExitOK, "asyncapi-kafka.json"},
 		{"spec jsonschema --out " + folder, wire.ExitOK, "shop.order.create.v1.reply.json"},

@@ -19,6 +19,7 @@ make shop_payment "$SHOP_PAYMENT_PASSWORD"
 make shop_inventory "$SHOP_INVENTORY_PASSWORD"
 
 make gateway "$GATEWAY_PASSWORD"
+make ai "$AI_PASSWORD"
 
 psql -v ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname engine <<'SQL'
 grant connect on database engine to gateway;

@@ -12,6 +12,11 @@ import (
 var Complete = events.NewCommand[CompleteRequest, Completion]("ai.call.complete.v1",
 	BudgetExhausted, RateLimited, PriceUnknown, CallRefused, CallUnavailable, Uncertain, OutputInvalid)
 
+// RequestCompletion begins the saga of a call whose client does not wait for it. Only
+// gateways send it, for it says who pays.
+var RequestCompletion = events.NewCommand[CompleteRequest, Completion]("ai.completion.request.v1",
+	BudgetExhausted, RateLimited, PriceUnknown, CallRefused, CallUnavailable, Uncertain, OutputInvalid)
+
 // CompleteRequest says what to ask which model for whom. Either Model and Body or
 // Prompt and Variables are set.
 type CompleteRequest struct {

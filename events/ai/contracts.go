@@ -10,7 +10,7 @@ import (
 // Contracts lists every contract of the package.
 func Contracts() []events.Contract {
 	return []events.Contract{
-		Complete, ReserveBudget, ReleaseBudget,
+		RequestCompletion, Complete, ReserveBudget, ReleaseBudget,
 		UsageRecorded, CallReleased, CallUncertain,
 		ThresholdReached, Exhausted, Reserved, Released,
 		PromptPublished, PromptChannelMoved,

@@ -16,6 +16,7 @@ type ReviewRequest struct {
 	Items    []Item  `json:"items" jsonschema:"minItems=1,maxItems=100" jsonschema_description:"What is ordered; quantities of a sku that comes twice add up."`
 	Payment  Payment `json:"payment" jsonschema_description:"How the customer pays."`
 	Flag     string  `json:"flag,omitempty" jsonschema:"maxLength=200" jsonschema_description:"Why a person must look at the order, whatever it costs."`
+	Note     string  `json:"note,omitempty" jsonschema:"maxLength=2000" jsonschema_description:"What the customer has to say. A model sorts it; a person must look at the order unless it is harmless."`
 }
 
 // ReviewResult is what a completed review gives the client.
@@ -25,6 +26,8 @@ type ReviewResult struct {
 	Currency string `json:"currency"`
 	// Reviewed says that a person has approved the order.
 	Reviewed bool `json:"reviewed"`
+	// Triage is what a model says of the note, or why none was asked.
+	Triage string `json:"triage,omitempty" jsonschema_description:"What a model says of the note, or why none was asked."`
 }
 
 // Codes of orders that were not approved.

@@ -339,6 +339,9 @@ func TestTheContractHasTheRealRoutes(t *testing.T) {
 		"POST /admin/v1/dead-letters/{id}:redrive", "POST /admin/v1/dead-letters/{id}:discard", "POST /admin/v1/dead-letters/{id}:edit",
 		"GET /admin/v1/keys", "POST /admin/v1/keys", "GET /admin/v1/keys/{id}", "POST /admin/v1/keys/{id}:rotate", "POST /admin/v1/keys/{id}:revoke",
 		"GET /admin/v1/routes", "GET /admin/v1/routes/table", "PUT /admin/v1/routes/table", "GET /admin/v1/routes/schema",
+		"GET /admin/v1/webhooks", "GET /admin/v1/webhooks/{id}", "DELETE /admin/v1/webhooks/{id}", "POST /admin/v1/webhooks/{id}/pause",
+		"POST /admin/v1/webhooks/{id}/resume", "POST /admin/v1/webhooks/{id}/approve", "POST /admin/v1/webhooks/{id}/test",
+		"GET /admin/v1/webhooks/{id}/deliveries", "GET /admin/v1/webhooks/{id}/deliveries/{delivery}", "POST /admin/v1/webhooks/{id}/redeliver",
 		"GET /admin/v1/consumers", "POST /admin/v1/consumers:replay",
 		"GET /admin/v1/outboxes", "GET /admin/v1/outboxes:stuck", "POST /admin/v1/outboxes:flush",
 		"GET /admin/v1/outbox-rows/{id}", "POST /admin/v1/outbox-rows/{id}:requeue", "POST /admin/v1/outbox-rows/{id}:discard",
@@ -357,7 +360,7 @@ func TestTheContractHasTheRealRoutes(t *testing.T) {
 	parameter := regexp.MustCompile(`\{\w+\}`)
 	for _, route := range described {
 		method, path, _ := strings.Cut(route, " ")
-		if strings.HasPrefix(path, "/admin/v1/routes") { // which package reload serves
+		if strings.HasPrefix(path, "/admin/v1/routes") || strings.HasPrefix(path, "/admin/v1/webhooks") { // which other packages serve
 			continue
 		}
 		value := id

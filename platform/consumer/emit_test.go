@@ -46,10 +46,14 @@ func TestEmit(t *testing.T) {
 		})
 		r.feed()
 		a := command(t, reserve, 0, "a")
+		a.SetExtension(events.TenantExtension, "acme")
 		r.send(a)
 		r.wantReply(a, "")
 		facts := r.nextFacts(4)
 		for _, e := range facts {
+			if got := e.Extension(events.TenantExtension); got != "acme" {
+				t.Errorf("the fact is of the tenant %q", got)
+			}
 			want := "tea"
 			if e.Subject == "" {
 				want = a.PartitionKey

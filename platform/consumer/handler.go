@@ -137,7 +137,7 @@ func Command(ctx context.Context) *events.Event {
 }
 
 // Emit adds a fact about subject to what the handler's transaction publishes. The
-// event is caused by the command in hand and inherits its correlation. Facts about
+// event is caused by the command in hand and inherits its correlation and its tenant. Facts about
 // one subject keep their order; without a subject they keep the command's. It is
 // published once the transaction has committed, and forgotten when the handler
 // ends in a rejection or an error. An error of Emit is terminal: no broker would
@@ -156,6 +156,9 @@ func Emit[T any](ctx context.Context, fact events.Fact[T], subject string, paylo
 	e.Subject, e.CausationID = subject, s.event.ID
 	e.CorrelationID, e.PartitionKey = s.event.CorrelationID, cmp.Or(subject, s.event.Key())
 	e.TraceParent, e.TraceState = s.event.TraceParent, s.event.TraceState
+	if tenant := s.event.Extension(events.TenantExtension); tenant != "" {
+		e.SetExtension(events.TenantExtension, tenant)
+	}
 	telemetry.Inject(ctx, &e)
 	m := broker.Message{Topic: fact.Topic(), PublishID: id, Event: e}
 	if err := outbox.Check(&m); err != nil {

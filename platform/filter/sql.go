@@ -123,6 +123,7 @@ type syntaxListener struct {
 // SyntaxError implements antlr.ErrorListener.
 func (l *syntaxListener) SyntaxError(_ antlr.Recognizer, _ any, _, column int, message string, _ antlr.RecognitionException) {
 	if l.err == nil {
+		message, _, _ = strings.Cut(message, " expecting {") // a dozen names of the grammar
 		l.err = fmt.Errorf("column %d: %s", column+1, strings.ReplaceAll(message, "<EOF>", "the end"))
 	}
 }

@@ -126,12 +126,13 @@ func (f *Follower) Position() string {
 // errors are final: ErrOverrun, ErrGone, ErrClosed, or what the broker fails with.
 func (f *Follower) Next(ctx context.Context, limit int) ([]Item, error) {
 	for {
+		atTip := f.group != nil
 		items, err := f.take(ctx, limit)
 		if len(items) > 0 || err != nil {
 			return items, err
 		}
-		if f.group == nil {
-			continue // it catches up, which waits by itself
+		if !atTip {
+			continue // it caught up, which waits by itself
 		}
 		select {
 		case <-f.wake:
@@ -145,8 +146,9 @@ func (f *Follower) Next(ctx context.Context, limit int) ([]Item, error) {
 // follower has all there is.
 func (f *Follower) Ready(ctx context.Context, limit int) ([]Item, error) {
 	for {
+		atTip := f.group != nil
 		items, err := f.take(ctx, limit)
-		if len(items) > 0 || err != nil || f.group != nil {
+		if len(items) > 0 || err != nil || atTip {
 			return items, err
 		}
 	}

@@ -317,7 +317,7 @@ func writeAccepted(x *exchange, id string, status Status) {
 	h := x.Header()
 	h.Set("Location", self)
 	h.Set("Retry-After", "1")
-	h.Set("Link", "<"+self+`>; rel="status"`)
+	h.Set("Link", "<"+self+`>; rel="status", <`+self+`/events>; rel="alternate"; type="text/event-stream"`)
 	h.Set("Cache-Control", noStore)
 	// By hand, since this is the busiest answer: id and status hold nothing to escape.
 	x.json(http.StatusAccepted, contentTypeJSON,

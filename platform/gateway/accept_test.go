@@ -28,7 +28,7 @@ func TestAccept(t *testing.T) {
 		}
 		wantHeader(t, w, "Location", self)
 		wantHeader(t, w, "Retry-After", "1")
-		wantHeader(t, w, "Link", "<"+self+`>; rel="status"`)
+		wantHeader(t, w, "Link", "<"+self+`>; rel="status", <`+self+`/events>; rel="alternate"; type="text/event-stream"`)
 		wantHeader(t, w, "Cache-Control", "no-store")
 		wantHeader(t, w, "Vary", "Prefer")
 		wantHeader(t, w, "Content-Type", "application/json")

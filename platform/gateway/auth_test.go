@@ -195,6 +195,40 @@ func header(line string) []string {
 	return []string{line}
 }
 
+// A handler beside the gateway asks for what the gateway asks for.
+func TestIdentify(t *testing.T) {
+	t.Parallel()
+	b, _ := setupAuth(t, authRoutes)
+	identify := func(field string) (gateway.Identity, http.Header, *gateway.Problem) {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/elsewhere", nil)
+		if name, value, found := strings.Cut(field, ": "); found {
+			r.Header.Set(name, value)
+		}
+		return b.gateway.Identify(r)
+	}
+	want, err := keysOf(t.Context(), "key-of-shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _, p := identify(byKey + "key-of-shop"); p != nil || got.Tenant != want.Tenant || got.Client != want.Client {
+		t.Errorf("a good key: %+v, %+v", got, p)
+	}
+	for field, code := range map[string]string{"": "credential_required", byKey + "bad": "credential_invalid"} {
+		got, header, p := identify(field)
+		if p == nil || p.Status != 401 || p.Code != code || header.Get("Www-Authenticate") == "" || got.Client != "" {
+			t.Errorf("%q: %+v, %v, %+v", field, got, header, p)
+		}
+	}
+	strange := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/elsewhere/%2e%2e/x", nil)
+	if _, _, p := b.gateway.Identify(strange); p == nil || p.Code != "bad_path" {
+		t.Errorf("a path that programs read differently: %+v", p)
+	}
+	open, _ := setupAuth(t, "version: 1\nroutes: []\n")
+	if _, _, p := open.gateway.Identify(httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil)); p != nil {
+		t.Errorf("a table that asks for nothing: %+v", p)
+	}
+}
+
 func TestACommandCarriesWhoSentIt(t *testing.T) {
 	t.Parallel()
 	b, _ := setupAuth(t, authRoutes)

@@ -40,38 +40,96 @@ func (g *Gateway) authenticate(x *exchange, r *http.Request, s *snapshot, d *dem
 	if d == nil {
 		return r
 	}
+	identity, refused := g.examine(r, s, d)
+	if refused != nil && refused.problem.Code != codeScopeMissing {
+		refused.answer(x, r)
+		return nil
+	}
+	if identity.Client == "" && refused == nil { // nobody's, which is good enough
+		return r
+	}
+	x.identity, x.checked = identity, true
+	if refused != nil {
+		refused.answer(x, r)
+		return nil
+	}
+	return r.WithContext(WithIdentity(r.Context(), identity))
+}
+
+// Identify does for a handler beside the gateway what the gateway does before it serves
+// a resource that is always there: it refuses requests of a suspicious form and for
+// other hosts, and finds out who sent one. The problem is nil when the request may be
+// served; else header goes with it.
+func (g *Gateway) Identify(r *http.Request) (identity Identity, header http.Header, problem *Problem) {
+	if code, detail := checkHygiene(r); code != "" {
+		return Identity{}, nil, newProblem(code, detail)
+	}
+	if misdirected(r, g.config.Hosts) {
+		return Identity{}, nil, newProblem(codeMisdirected, "")
+	}
+	s := g.current.Load()
+	d := s.table.auth.builtIn
+	if d == nil {
+		return IdentityOf(r.Context()), nil, nil
+	}
+	identity, refused := g.examine(r, s, d)
+	if refused == nil {
+		return identity, nil, nil
+	}
+	header = make(http.Header)
+	refused.mark(header)
+	return Identity{}, header, refused.problem
+}
+
+// refusal is why a request is not served to who sent it.
+type refusal struct {
+	problem   *Problem
+	challenge string // WWW-Authenticate
+	later     bool   // it may be served in a moment
+}
+
+func (f *refusal) mark(header http.Header) {
+	if f.challenge != "" {
+		header.Set("Www-Authenticate", f.challenge)
+	}
+	if f.later {
+		header.Set("Retry-After", "1")
+	}
+}
+
+func (f *refusal) answer(x *exchange, r *http.Request) {
+	f.mark(x.Header())
+	x.problem(r, f.problem)
+}
+
+// examine looks at the credential of a request. Where only a scope is missing, it
+// returns both the identity and the refusal.
+func (g *Gateway) examine(r *http.Request, s *snapshot, d *demand) (Identity, *refusal) {
 	credential, isToken, fault := credentialOf(r.Header)
 	switch {
 	case fault != "":
-		x.fail(r, codeCredentialAmbiguous, fault)
-		return nil
+		return Identity{}, &refusal{problem: newProblem(codeCredentialAmbiguous, fault)}
 	case credential == "" && d.optional:
-		return r
+		return Identity{}, nil
 	case credential == "":
-		x.Header().Set("Www-Authenticate", realm)
-		x.fail(r, codeCredentialRequired, d.wanted())
-		return nil
+		return Identity{}, &refusal{problem: newProblem(codeCredentialRequired, d.wanted()), challenge: realm}
 	}
 	identity, err := g.identify(r.Context(), s, d, credential, isToken)
 	switch {
 	case errors.Is(err, ErrCredentialRefused) || errors.Is(err, token.ErrInvalid) || errors.Is(err, errUnmapped):
-		x.Header().Set("Www-Authenticate", realm+`, error="invalid_token"`)
-		x.fail(r, codeCredentialInvalid, sentence(err.Error()))
-		return nil
+		return Identity{}, &refusal{problem: newProblem(codeCredentialInvalid, sentence(err.Error())), challenge: realm + `, error="invalid_token"`}
 	case err != nil:
 		if r.Context().Err() == nil { // else it failed because the client has gone
-			g.logger.WarnContext(r.Context(), "credential cannot be checked", slog.String("route", x.endpoint.id), slog.Any("error", err))
+			g.logger.WarnContext(r.Context(), "credential cannot be checked", slog.String("path", r.URL.Path), slog.Any("error", err))
 		}
-		x.failLater(r, codeCredentialUnchecked, "Whether the credential is good cannot be told now. Try again in a moment.")
-		return nil
+		return Identity{}, &refusal{
+			problem: newProblem(codeCredentialUnchecked, "Whether the credential is good cannot be told now. Try again in a moment."), later: true,
+		}
 	}
-	x.identity, x.checked = identity, true
 	if p := d.lacks(identity); p != nil {
-		x.Header().Set("Www-Authenticate", realm+`, error="insufficient_scope", scope="`+strings.Join(d.scopes, " ")+`"`)
-		x.problem(r, p)
-		return nil
+		return identity, &refusal{problem: p, challenge: realm + `, error="insufficient_scope", scope="` + strings.Join(d.scopes, " ") + `"`}
 	}
-	return r.WithContext(WithIdentity(r.Context(), identity))
+	return identity, nil
 }
 
 // credentialOf returns the credential of a request; isToken tells a JSON Web Token
@@ -136,6 +194,11 @@ func (g *Gateway) identify(ctx context.Context, s *snapshot, d *demand, credenti
 	}
 	if len(d.issuers) == 0 {
 		return Identity{}, fmt.Errorf("%w: this takes no tokens", ErrCredentialRefused)
+	}
+	for _, i := range d.issuers {
+		if known, ok := s.verifiers[i.name].Known(credential); ok {
+			return i.identify(known)
+		}
 	}
 	name := token.IssuerOf(credential)
 	at := slices.IndexFunc(d.issuers, func(i *issuer) bool { return i.config.Issuer == name })

@@ -37,6 +37,8 @@ type Config struct {
 	// Hosts are the names by which clients call the gateway, without ports. A request
 	// for another one is refused. Empty: any, but no host in the request line.
 	Hosts []string
+	// AsyncAPI is the document that /asyncapi.json answers with; nil: there is none.
+	AsyncAPI []byte
 	// PublishTimeout bounds the wait for the broker's ack; 5 s.
 	PublishTimeout time.Duration
 	// LookupTimeout bounds one read from Operations or of an original; 2 s.

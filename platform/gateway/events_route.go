@@ -29,8 +29,7 @@ type eventsRoute struct {
 	guards []guard
 }
 
-func (e *eventsRoute) leads() string       { return string(e.to) }
-func (e *eventsRoute) topic() events.Topic { return e.to }
+func (e *eventsRoute) leads() string { return string(e.to) }
 
 func (e *eventsRoute) serve(g *Gateway, _ *snapshot) handler {
 	return func(x *exchange, r *http.Request) { g.acceptEvents(x, r, e) }

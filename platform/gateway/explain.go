@@ -40,6 +40,9 @@ var builtIn = []RouteInfo{
 	{ID: routeOperations, Kind: "operations", Method: http.MethodDelete, Path: "/v1/operations/{id}"},
 	{ID: routeOperationList, Kind: "operations", Method: http.MethodGet, Path: "/v1/operations"},
 	{ID: routeOperationEvents, Kind: "operations", Method: http.MethodGet, Path: "/v1/operations/{id}/events"},
+	{ID: routeOpenAPI, Kind: kindDocuments, Method: http.MethodGet, Path: "/openapi.json"},
+	{ID: routeAsyncAPI, Kind: kindDocuments, Method: http.MethodGet, Path: "/asyncapi.json"},
+	{ID: routeDocs, Kind: kindDocuments, Method: http.MethodGet, Path: "/docs"},
 }
 
 // Routes returns the routes of the table in its order, and then those that are
@@ -58,6 +61,9 @@ func (t *Table) Routes() []RouteInfo {
 // asked returns a route that is always there with what it asks for in this table.
 func (t *Table) asked(rt RouteInfo) RouteInfo {
 	d := t.auth.builtIn
+	if rt.Kind == kindDocuments {
+		d = nil
+	}
 	if rt.Auth = d.by(); d != nil {
 		rt.Scopes = d.scopes
 		if d.optional {

@@ -16,10 +16,11 @@ import (
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/broker"
+	"github.com/countermand/countermand/platform/follow"
 )
 
-// Deps are what the gateway talks to. All but Keys are required and must be safe for
-// concurrent use.
+// Deps are what the gateway talks to. All but Keys, Source and Resources are required,
+// and all must be safe for concurrent use.
 type Deps struct {
 	// Publisher stores commands; its nil error is the durable ack.
 	Publisher Publisher
@@ -28,10 +29,15 @@ type Deps struct {
 	// Lookup reads a stored command back, to compare a repeated request with the
 	// first of its Idempotency-Key. A broker.Broker's method of that name is one.
 	Lookup func(ctx context.Context, topic events.Topic, partition int, offset uint64) (broker.Delivery, error)
+	// Source is where streams read events, such as a broker.Broker. It may be nil when
+	// no table has a route of kind stream.
+	Source follow.Source
 	// Keys tells whose an API key is: [ErrCredentialRefused] when it is not taken, any
 	// other error when that cannot be told now. It may be nil while no route asks for
 	// keys.
 	Keys func(ctx context.Context, key string) (Identity, error)
+	// Resources are served beside operations; there may be none.
+	Resources []Resource
 }
 
 // Gateway serves a route table over HTTP. Make it with [New]; it is safe for
@@ -48,8 +54,14 @@ type Gateway struct {
 	loading sync.Mutex // held while a table is made ready
 	current atomic.Pointer[snapshot]
 
+	hub       *follow.Hub // nil without a Source
+	followers followers
+	sockets   sync.WaitGroup // which the server does not know any more
+
 	draining  chan struct{} // closed by Drain
 	drainOnce sync.Once
+	drain     context.Context // ends with it
+	drained   context.CancelFunc
 }
 
 // New returns a gateway that serves the table. It fails when the configuration
@@ -72,7 +84,11 @@ func New(config Config, table *Table, deps Deps) (*Gateway, error) {
 		tracer: config.TracerProvider.Tracer(tracerName), logger: config.Logger,
 		draining: make(chan struct{}),
 	}
+	g.drain, g.drained = context.WithCancel(context.Background())
 	g.waiters = newWaiters(&g.config, g.changed)
+	if deps.Source != nil {
+		g.hub = follow.New(deps.Source, follow.Config{Secret: config.Secret, Logger: config.Logger})
+	}
 	var err error
 	if g.metrics, err = newMetrics(config.Registerer, g.waiters.following); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
@@ -81,6 +97,27 @@ func New(config Config, table *Table, deps Deps) (*Gateway, error) {
 		return nil, err
 	}
 	return g, nil
+}
+
+// Close ends what reads events for streams, after [Gateway.Drain] and after the server
+// was shut down. It waits for WebSockets, which a server does not, until ctx ends.
+func (g *Gateway) Close(ctx context.Context) error {
+	g.Drain()
+	done := make(chan struct{})
+	go func() {
+		g.sockets.Wait()
+		close(done)
+	}()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = fmt.Errorf("gateway: WebSockets did not end in time: %w", ctx.Err())
+	}
+	if g.hub != nil {
+		g.hub.Close()
+	}
+	return err
 }
 
 // SetTable serves another table from now on; requests in flight end by the one
@@ -106,8 +143,13 @@ func (g *Gateway) SetTable(table *Table) error {
 }
 
 // Drain makes requests that wait for an outcome answer 202 now, and later ones
-// not wait. Call it before the server is shut down. It may be called again.
-func (g *Gateway) Drain() { g.drainOnce.Do(func() { close(g.draining) }) }
+// not wait. Streams end, and tell their clients to go on elsewhere. Call it before the server is shut down. It may be called again.
+func (g *Gateway) Drain() {
+	g.drainOnce.Do(func() {
+		close(g.draining)
+		g.drained()
+	})
+}
 
 // Notify makes the requests that wait for the operation look at it anew.
 // It does not block.
@@ -157,6 +199,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		started: time.Now(), writeTimeout: g.config.WriteTimeout,
 	}
 	x.clearWriteDeadline()
+	g.retire(w)
 	defer span.End()
 	defer g.observe(x, r, span)
 	defer g.recover(x, r)

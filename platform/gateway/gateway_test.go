@@ -16,6 +16,7 @@ import (
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/broker"
+	"github.com/countermand/countermand/platform/follow"
 	"github.com/countermand/countermand/platform/gateway"
 )
 
@@ -92,6 +93,7 @@ type bundle struct {
 	gateway    *gateway.Gateway
 	broker     *fakeBroker
 	operations *fakeOperations
+	source     follow.Source // of streams; nil for most
 }
 
 func setup(t testing.TB, change ...func(*gateway.Config, *gateway.Deps)) *bundle {

@@ -37,7 +37,7 @@ var (
 
 // guardScopes tells what the guards of each kind of route may name. A proxy route
 // does not read its body.
-var guardScopes = map[string]*expression.Scope{"command": bodyScope, "signal": bodyScope, "events": eventScope, "proxy": requestScope}
+var guardScopes = map[string]*expression.Scope{"command": bodyScope, "signal": bodyScope, "events": eventScope, "proxy": requestScope, "stream": requestScope}
 
 func readGuards(m mapping, scope *expression.Scope) []guard {
 	node := m.take("guards")

@@ -27,6 +27,10 @@ type metrics struct {
 	// reads are statements that operations were asked for with.
 	reads     prometheus.Counter
 	followers prometheus.GaugeFunc
+	// Of the routes of kind stream.
+	streams      *prometheus.GaugeVec
+	streamEvents *prometheus.CounterVec
+	streamEnds   *prometheus.CounterVec
 }
 
 func newMetrics(registerer prometheus.Registerer, followers func() float64) (*metrics, error) {
@@ -54,9 +58,22 @@ func newMetrics(registerer prometheus.Registerer, followers func() float64) (*me
 			Name: "countermand_http_followers",
 			Help: "Event streams of operations that are open.",
 		}, followers),
+		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "countermand_stream_followers",
+			Help: "Streams that are open, by route and transport.",
+		}, []string{"route", "transport"}),
+		streamEvents: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "countermand_stream_events_total",
+			Help: "Events sent out by streams, by route and transport.",
+		}, []string{"route", "transport"}),
+		streamEnds: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "countermand_stream_ends_total",
+			Help: "Streams that ended, by route and reason: client, drained, idle, overrun, gone, unavailable or error.",
+		}, []string{"route", "reason"}),
 	}
 	if err := errors.Join(registerer.Register(m.requests), registerer.Register(m.seconds), registerer.Register(m.guardErrors),
-		registerer.Register(m.reads), registerer.Register(m.followers)); err != nil {
+		registerer.Register(m.reads), registerer.Register(m.followers),
+		registerer.Register(m.streams), registerer.Register(m.streamEvents), registerer.Register(m.streamEnds)); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	return m, nil
@@ -148,3 +165,19 @@ func (g *Gateway) observe(x *exchange, r *http.Request, span trace.Span) {
 			slog.Group("identity", "tenant", x.identity.Tenant, "client", x.identity.Client, "key", x.identity.Key))
 	}
 }
+
+// streamMetrics are those of one route and transport.
+type streamMetrics struct {
+	open   prometheus.Gauge
+	events prometheus.Counter
+	ends   *prometheus.CounterVec
+}
+
+func (m *metrics) stream(route, transport string) *streamMetrics {
+	return &streamMetrics{
+		m.streams.WithLabelValues(route, transport), m.streamEvents.WithLabelValues(route, transport),
+		m.streamEnds.MustCurryWith(prometheus.Labels{"route": route}),
+	}
+}
+
+func (m *streamMetrics) end(why error) { m.ends.WithLabelValues(ending(why)).Inc() }

@@ -19,7 +19,9 @@ var (
 		http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
 	}
 	// reservedPaths and everything below them belong to the gateway.
-	reservedPaths = []string{"/v1/commands", "/v1/operations"}
+	reservedPaths = []string{
+		"/v1/commands", "/v1/operations", "/v1/subscriptions", "/v1/webhook-grants", "/openapi.json", "/asyncapi.json", "/docs",
+	}
 )
 
 // parseMatch reads a method and a path pattern. A segment of the pattern is

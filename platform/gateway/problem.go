@@ -60,6 +60,15 @@ const (
 	codeOperationUnfinished   = "operation_unfinished"
 	codeBusinessKeyInUse      = "business_key_in_use"
 	codeExpired               = "expired"
+	codeFilterInvalid         = "filter_invalid"
+	codePositionInvalid       = "position_invalid"
+	codePositionGone          = "position_gone"
+	codeTooManyFollowers      = "too_many_followers"
+	codeEventsUnavailable     = "events_unavailable"
+	codeOverrun               = "overrun"
+	codeUpgradeRequired       = "upgrade_required"
+	codeSubprotocolRequired   = "subprotocol_required"
+	codeOriginRefused         = "origin_refused"
 	codeExpiryInvalid         = "expirytime_invalid"
 	codePreferenceRefused     = "preference_refused"
 	codeIdempotencyKeyInvalid = "idempotency_key_invalid"
@@ -132,6 +141,15 @@ var catalogue = map[string]catalogueEntry{
 	codeUpstreamTimeout:       {"The service behind this route did not answer in time", http.StatusGatewayTimeout, true},
 	codeCompensated:           {"The operation was undone", http.StatusConflict, false},
 	codeAbandoned:             {"The operation was abandoned", http.StatusInternalServerError, false},
+	codeFilterInvalid:         {"The filter is not valid", http.StatusBadRequest, false},
+	codePositionInvalid:       {"The position is not valid", http.StatusBadRequest, false},
+	codePositionGone:          {"The position is too old", http.StatusGone, false},
+	codeTooManyFollowers:      {"Too many streams are open", http.StatusTooManyRequests, true},
+	codeEventsUnavailable:     {"The events are not available", http.StatusServiceUnavailable, true},
+	codeOverrun:               {"The client was too slow", http.StatusServiceUnavailable, true},
+	codeUpgradeRequired:       {"A WebSocket is required", http.StatusUpgradeRequired, false},
+	codeSubprotocolRequired:   {"A subprotocol is required", http.StatusBadRequest, false},
+	codeOriginRefused:         {"The origin is refused", http.StatusForbidden, false},
 	codeInternal:              {"Something went wrong", http.StatusInternalServerError, false},
 }
 

@@ -28,12 +28,14 @@ type Table struct {
 	routes    []*route
 	upstreams map[string]upstreamConfig
 	auth      authentication
-	commands  map[string]*contract
-	signals   map[string]*contract
-	facts     map[string]*contract
-	outcomes  map[string]*outcome    // by command type: of the first route of that command
-	first     map[string]*acceptance // by command type: how its first route takes it
-	paths     *chi.Mux               // finds routes, and serves nothing
+	// undocumented leaves out the documents that tell of the routes.
+	undocumented bool
+	commands     map[string]*contract
+	signals      map[string]*contract
+	facts        map[string]*contract
+	outcomes     map[string]*outcome    // by command type: of the first route of that command
+	first        map[string]*acceptance // by command type: how its first route takes it
+	paths        *chi.Mux               // finds routes, and serves nothing
 }
 
 // route is one entry of a table.
@@ -75,6 +77,7 @@ var kinds = map[string]func(*tableReader, *route, mapping) target{
 	"events":  readEventsRoute,
 	"proxy":   readProxyRoute,
 	"signal":  readSignalRoute,
+	"stream":  readStreamRoute,
 }
 
 // ParseTable reads a route table, in YAML, for those contracts. file is what errors
@@ -106,6 +109,7 @@ func ParseTable(file string, data []byte, contracts Contracts, lookupEnv func(st
 	}
 	reader := &tableReader{document: &document{file: file}, table: table, lookupEnv: lookupEnv}
 	reader.read(root)
+	reader.link()
 	reader.checkSchema(root)
 	if err := reader.err(); err != nil {
 		return nil, err
@@ -115,16 +119,20 @@ func ParseTable(file string, data []byte, contracts Contracts, lookupEnv func(st
 	return table, nil
 }
 
-// Topics returns the topics that routes of the table publish events to. They must
-// exist before it is served.
+// Topics returns the topics that routes of the table publish events to or show. They
+// must exist before it is served.
 func (t *Table) Topics() []events.Topic {
 	var topics []events.Topic
 	for _, rt := range t.routes {
-		if target, ok := rt.target.(interface{ topic() events.Topic }); ok && !slices.Contains(topics, target.topic()) {
-			topics = append(topics, target.topic())
+		switch target := rt.target.(type) {
+		case *eventsRoute:
+			topics = append(topics, target.to)
+		case *streamRoute:
+			topics = append(topics, target.topic)
 		}
 	}
-	return topics
+	slices.Sort(topics)
+	return slices.Compact(topics)
 }
 
 func (t *Table) compile(contracts Contracts) error {
@@ -171,6 +179,13 @@ func (t *tableReader) read(root *yaml.Node) {
 	}
 	if version, ok := top.number("version"); !ok || version != tableVersion {
 		top.failAt(top.at("version"), "version: want %d", tableVersion)
+	}
+	switch documents := top.text("documents"); documents {
+	case "", "public":
+	case "none":
+		t.table.undocumented = true
+	default:
+		top.failAt(top.at("documents"), "documents: %q is neither public nor none", documents)
 	}
 	if auth := top.take("auth"); auth != nil {
 		t.readAuth(auth)
@@ -261,7 +276,10 @@ var (
 	idPattern  = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 	envPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	// reservedIDs are the routes that are always there.
-	reservedIDs = []string{routeUnmatched, routeCommands, routeOperations, routeOperationList, routeOperationEvents}
+	reservedIDs = []string{
+		routeUnmatched, routeCommands, routeOperations, routeOperationList, routeOperationEvents, routeOpenAPI, routeAsyncAPI, routeDocs,
+		"subscriptions", "subscription", "subscription-orders", "subscription-deliveries", "webhook-grants",
+	}
 )
 
 func (t *tableReader) readRoutes(node *yaml.Node) {

@@ -77,12 +77,19 @@ func (g *Gateway) newSnapshot(table *Table, before *snapshot) (*snapshot, error)
 		s.add(g, routeOperationList, method, "/v1/operations", with(g.serveOperations))
 		s.add(g, routeOperationEvents, method, "/v1/operations/{id}/events", with(g.serveProgress))
 	}
+	s.mountResources(g, g.deps.Resources)
 	for _, rt := range table.routes {
+		if rt.kind == "stream" && g.hub == nil {
+			return nil, fmt.Errorf("route %s: this gateway was given no source of events for streams", rt.id)
+		}
 		serve := g.authenticated(s, rt.demand, rt.target.serve(g, s))
 		s.mount(g, rt.id, rt.method, rt.pattern, serve)
 		if rt.method == http.MethodGet && !table.has(http.MethodHead, rt.pattern) {
 			s.mount(g, rt.id, http.MethodHead, rt.pattern, serve) // RFC 9110 §9.1: who has GET has HEAD
 		}
+	}
+	if err := s.mountDocuments(g); err != nil {
+		return nil, err
 	}
 	s.router.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		w.(*exchange).fail(r, codeNotFound, "") // ServeHTTP passed it

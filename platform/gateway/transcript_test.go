@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/broker"
+	"github.com/countermand/countermand/platform/follow"
 	"github.com/countermand/countermand/platform/gateway"
 )
 
@@ -47,6 +49,9 @@ routes:
   - {id: down, kind: proxy, match: GET /v1/down, upstream: down}
   - {id: guarded, kind: proxy, match: GET /v1/guarded, upstream: order, auth: {by: key, scopes: ["orders:read", "admin"]}}
   - {id: facts, kind: events, match: POST /v1/facts, types: [shop.order.placed.v1]}
+  - {id: followed, kind: stream, match: GET /v1/events, types: [shop.order.placed.v1]}
+  - {id: scarce, kind: stream, match: GET /v1/scarce, types: [shop.order.placed.v1], limits: {per_client: 1}}
+  - {id: socket, kind: stream, match: GET /v1/socket, types: [shop.order.placed.v1], transports: [websocket]}
 `
 
 // transcript is one request and its answer, word for word.
@@ -120,6 +125,27 @@ func settles(status gateway.Status, code events.Code) func(*bundle) string {
 	}
 }
 
+// followed places an order, and has a client follow it until the test ends.
+func followed(b *bundle) string {
+	b.t.Helper()
+	id := ordered(b)
+	b.project(id, gateway.StatusRunning, nil)
+	server := httptest.NewServer(b.gateway)
+	b.t.Cleanup(server.Close)
+	ctx, cancel := context.WithCancel(b.t.Context())
+	b.t.Cleanup(cancel) // before the server closes, which waits for it
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+"/v1/operations/"+id+"/events", http.NoBody)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { response.Body.Close() })
+	return id
+}
+
 func keyed(b *bundle) string { return decode[accepted](b.t, b.order("Idempotency-Key: k1")).ID }
 
 func brokerFails(err error) func(*bundle) string {
@@ -139,6 +165,10 @@ var transcripts = []transcript{
 	}},
 	{name: "200-progress", request: ask("/v1/operations/{id}/events"), prepare: at(gateway.StatusCompleted)},
 	{name: "200-proxy", request: ask("/v1/orders/7")},
+	{name: "101-socket", request: upgrade("/v1/socket", "Sec-WebSocket-Protocol: cloudevents.json"), prepare: drained},
+	{name: "200-stream", request: ask("/v1/events?start=earliest", "Accept: text/event-stream"), prepare: drained},
+	{name: "200-poll", request: ask("/v1/events?start=earliest", acceptBatch)},
+	{name: "204-poll", request: ask("/v1/events", acceptBatch, "Prefer: wait=1")},
 	{name: "201-waited", request: place("Prefer: wait=10"), prepare: settles(gateway.StatusCompleted, "")},
 	{name: "202-accepted", request: place()},
 	{name: "202-respond-async", request: place("Prefer: respond-async, handling=strict")},
@@ -162,6 +192,9 @@ var transcripts = []transcript{
 	{name: "400-malformed", request: sendBody("/v1/orders", isJSON, `{"a":1,"a":2}`)},
 	{name: "400-body-unreadable", request: "POST /v1/orders HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"},
 	{name: "400-event", request: sendBody("/v1/facts", isJSON, `{"order_id":"7"}`, "Ce-Specversion: 1.0", "Ce-Id: 1", "Ce-Type: shop.order.placed.v1")},
+	{name: "400-filter", request: ask("/v1/events?filter=type%20%3D&exact.Type=a")},
+	{name: "400-position", request: ask("/v1/events", "Last-Event-ID: 7")},
+	{name: "400-subprotocol", request: upgrade("/v1/socket")},
 	{name: "402-rejected", request: place("Prefer: wait=10"), prepare: settles(gateway.StatusCompensated, "card_declined")},
 	{name: "400-credentials", request: ask("/v1/guarded", byKey+"key-of-reader", asBearer+"key-of-reader")},
 	{name: "401-no-credential", request: ask("/v1/guarded")},
@@ -170,11 +203,13 @@ var transcripts = []transcript{
 	{name: "404-another-tenant", request: ask("/v1/operations/{id}", byKey+"key-of-other"), prepare: at(gateway.StatusRunning)},
 	{name: "503-credential", request: ask("/v1/guarded", byKey+"key-of-nobody-knows")},
 	{name: "403-guard", request: sendBody("/v1/gifts", isJSON, order)},
+	{name: "403-origin", request: upgrade("/v1/socket", "Sec-WebSocket-Protocol: cloudevents.json", "Origin: https://elsewhere.example")},
 	{name: "404-path", request: ask("/v1/nothing")},
 	{name: "404-command", request: sendBody("/v1/commands/shop.inventory.reserve.v1", isJSON, "{}")},
 	{name: "404-operation", request: ask("/v1/operations/4f6b0f3e-1111-8111-8111-111111111111")},
 	{name: "405-method", request: method("DELETE", ask("/v1/orders"))},
 	{name: "406-progress", request: ask("/v1/operations/{id}/events", "Accept: application/json"), prepare: ordered},
+	{name: "406-stream", request: ask("/v1/events", "Accept: text/html")},
 	{
 		name: "408-slow-body", server: func(s *http.Server) { s.ReadTimeout = 100 * time.Millisecond },
 		request: "POST /v1/orders HTTP/1.1\r\nHost: shop.example\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
@@ -188,6 +223,7 @@ var transcripts = []transcript{
 	}},
 	{name: "409-compensated", request: place("Prefer: wait=10"), prepare: settles(gateway.StatusCompensated, "")},
 	{name: "410-operation", request: ask("/v1/operations/{id}"), prepare: ordered, config: func(c *gateway.Config, _ *gateway.Deps) { c.AcceptedAgeMax = 1 }},
+	{name: "410-position", request: ask("/v1/events", "Last-Event-ID: {id}"), prepare: oldPosition},
 	{name: "413-body", request: "POST /v1/orders HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 262145\r\n\r\n"},
 	{name: "415-media-type", request: sendBody("/v1/orders", "text/plain", order)},
 	{name: "415-encoding", request: place("Content-Encoding: gzip")},
@@ -196,18 +232,87 @@ var transcripts = []transcript{
 	{name: "422-key-reused", request: sendBody("/v1/orders", isJSON, another, "Idempotency-Key: k1"), prepare: keyed},
 	{name: "421-misdirected", request: strings.Replace(ask("/v1/orders/7"), "GET /", "GET http://other.example/", 1)},
 	{name: "422-expired", request: place("Ce-Expirytime: 2020-01-01T00:00:00Z")},
+	{name: "426-socket", request: ask("/v1/socket")},
+	{
+		name: "429-followers", request: ask("/v1/scarce"), prepare: following,
+		server: func(server *http.Server) { server.Handler = clientOne(server.Handler) },
+	},
 	{name: "431-headers", request: ask("/v1/operations", slices.Repeat([]string{"X-A: 1"}, 101)...)},
 	{name: "500-refused-by-the-broker", request: place(), prepare: brokerFails(broker.ErrRejected)},
 	{name: "500-abandoned", request: place("Prefer: wait=10"), prepare: settles(gateway.StatusAbandoned, "")},
 	{name: "502-upstream", request: ask("/v1/down")},
+	{name: "503-followers", request: ask("/v1/operations/{id}/events"), prepare: followed, config: func(c *gateway.Config, _ *gateway.Deps) { c.FollowersMax = 1 }},
 	{name: "503-overloaded", request: place(), prepare: brokerFails(broker.ErrOverloaded)},
 	{name: "503-broker", request: place(), prepare: brokerFails(broker.ErrUnavailable)},
+	{
+		name: "503-events", request: ask("/v1/events"),
+		config: func(_ *gateway.Config, d *gateway.Deps) { d.Source = unreachable{d.Source} },
+	},
 	{name: "503-operations", request: ask("/v1/operations/{id}"), prepare: func(b *bundle) string {
 		id := ordered(b)
 		b.operations.fail(errors.New("no database"))
 		return id
 	}},
 	{name: "504-upstream", request: ask("/v1/slow")},
+}
+
+const acceptBatch = "Accept: application/cloudevents-batch+json"
+
+// upgrade asks for a WebSocket.
+func upgrade(path string, headers ...string) string {
+	request := ask(path, append(headers, "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")...)
+	return strings.Replace(request, "Connection: close", "Connection: Upgrade", 1)
+}
+
+// drained ends a stream as soon as it has begun.
+func drained(b *bundle) string { b.gateway.Drain(); return "" }
+
+// otherEpoch is a source whose topics were made anew.
+type otherEpoch struct{ follow.Source }
+
+func (otherEpoch) Epoch(context.Context, events.Topic) (string, error) { return "another", nil }
+
+// unreachable is a source that cannot be asked.
+type unreachable struct{ follow.Source }
+
+func (unreachable) Epoch(context.Context, events.Topic) (string, error) {
+	return "", broker.ErrUnavailable
+}
+
+// oldPosition returns a position from before the topic was made anew.
+func oldPosition(b *bundle) string {
+	hub := follow.New(otherEpoch{b.source}, follow.Config{Secret: []byte("a secret of enough bytes")})
+	defer hub.Close()
+	f, err := hub.Follow(b.t.Context(), "shop.order.events", follow.Start{}, nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer f.Close()
+	return f.Position()
+}
+
+// following has a client open a stream.
+func following(b *bundle) string {
+	server := httptest.NewServer(clientOne(b.gateway))
+	b.t.Cleanup(server.Close)
+	ctx, cancel := context.WithCancel(context.Background())
+	b.t.Cleanup(cancel)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+"/v1/scarce", nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	response, err := server.Client().Do(r)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { _ = response.Body.Close() })
+	return ""
+}
+
+func clientOne(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(gateway.WithIdentity(r.Context(), gateway.Identity{Tenant: "acme", Client: "one"})))
+	})
 }
 
 func running(b *bundle) gateway.Operation { return b.project(ordered(b), gateway.StatusRunning, nil) }
@@ -220,6 +325,8 @@ var volatile = []struct {
 	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}`), "<operation>"},
 	{regexp.MustCompile(`"2[0-9]{3}-[0-9]{2}-[0-9]{2}T[^"]*"`), `"<time>"`},
 	{regexp.MustCompile(`W/"[^"]+"`), `W/"<etag>"`},
+	{regexp.MustCompile(`\bA[A-Za-z0-9_-]{24,}`), "<position>"},
+	{regexp.MustCompile(`retry: [0-9]{4}\n\n$`), "retry: <milliseconds>\n\n"},
 	{regexp.MustCompile(`(X-A: 1\n){101}`), "X-A: 1\n(and 100 more)\n"},
 	{regexp.MustCompile(`(a=1&){100}`), "(100 times a=1)&"},
 }
@@ -242,12 +349,27 @@ func TestTranscripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	source := streamBroker(t)
+	if err := source.Ensure(t.Context(), table.Topics()...); err != nil {
+		t.Fatal(err)
+	}
+	for _, receipt := range source.PublishBatch(t.Context(), []broker.Message{{Topic: "shop.order.events", Event: fact("placed", "7", 1)}}) {
+		if receipt.Err != nil {
+			t.Fatal(receipt.Err)
+		}
+	}
 	for _, one := range transcripts {
 		t.Run(one.name, func(t *testing.T) {
 			b := setup(t, func(c *gateway.Config, d *gateway.Deps) {
-				c.Logger, d.Keys = slog.New(slog.DiscardHandler), keysOf
+				c.Logger, d.Keys, d.Source = slog.New(slog.DiscardHandler), keysOf, source
 				if one.config != nil {
 					one.config(c, d)
+				}
+			})
+			b.source = source
+			t.Cleanup(func() {
+				if err := b.gateway.Close(context.Background()); err != nil {
+					t.Error(err)
 				}
 			})
 			if err := b.gateway.SetTable(table); err != nil {

@@ -30,6 +30,8 @@ type StartInput struct {
 	ID          string
 	Request     []byte
 	Fingerprint string
+	// Tenant owns the saga: the one that its gateway named; empty for none.
+	Tenant string
 	// Parent and ReplyTo are set when another saga waits for the end of this one.
 	Parent  string
 	ReplyTo events.Topic
@@ -174,7 +176,7 @@ func (d *decision) start(input StartInput) {
 	}
 	d.applied = true
 	d.found(input.ID, input.Parent, input.ReplyTo)
-	d.Fingerprint, d.Status = input.Fingerprint, Running
+	d.Fingerprint, d.Tenant, d.Status = input.Fingerprint, input.Tenant, Running
 	if ahead := input.At.Sub(d.now); ahead > 0 && ahead < skewMax {
 		// Whoever saw the command accepted must not find the saga older than that.
 		d.CreatedAt = input.At.Add(time.Microsecond - 1).Truncate(time.Microsecond) // as precise as the history

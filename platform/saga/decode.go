@@ -164,6 +164,8 @@ func (r *reader) instance(in *Instance, tag byte, value []byte) {
 		in.StartType = string(value)
 	case tagFingerprint:
 		in.Fingerprint = string(value)
+	case tagTenant:
+		in.Tenant = string(value)
 	case tagParent:
 		in.Parent = string(value)
 	case tagReplyTo:

@@ -56,6 +56,7 @@ const (
 	tagTraceState
 	tagSignals
 	tagStep
+	tagTenant
 )
 
 // Tags of the fields of a step.
@@ -121,6 +122,7 @@ func encodeEntry(before, after *Instance, cause Cause, at time.Time) ([]byte, er
 	w.time(tagDeadline, before.Deadline, after.Deadline)
 	w.text(tagTraceParent, before.TraceParent, after.TraceParent)
 	w.text(tagTraceState, before.TraceState, after.TraceState)
+	w.text(tagTenant, before.Tenant, after.Tenant)
 	if !slices.EqualFunc(before.Signals, after.Signals, func(a, b SignalRecord) bool { return a.ID == b.ID }) {
 		data, err := json.Marshal(after.Signals)
 		if err != nil {

@@ -82,6 +82,9 @@ type Instance struct {
 	// StartType and Fingerprint are of the command that began it.
 	StartType   string `json:"start_type"`
 	Fingerprint string `json:"fingerprint,omitempty"`
+	// Tenant owns the saga. What the saga sends carries it, so that what participants
+	// tell of it reaches the followers of that tenant only.
+	Tenant string `json:"tenant,omitempty"`
 	// Parent is the saga that this one is a step of, and ReplyTo where it waits.
 	Parent  string       `json:"parent,omitempty"`
 	ReplyTo events.Topic `json:"reply_to,omitempty"`

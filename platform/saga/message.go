@@ -20,6 +20,7 @@ func effectMessage(in *Instance, effect *Effect, cause, traced *events.Event, no
 			return broker.Message{}, fmt.Errorf("answer of saga %s: %w", in.ID, err)
 		}
 		reply.TraceParent, reply.TraceState = traced.TraceParent, traced.TraceState
+		own(in, &reply)
 		// Asked for again it is sent again, which the broker must not take for a copy.
 		return broker.Message{Topic: effect.Topic, PublishID: reply.ID + "." + strconv.FormatInt(now.UnixMicro(), 36), Event: reply}, nil
 	}
@@ -36,6 +37,7 @@ func effectMessage(in *Instance, effect *Effect, cause, traced *events.Event, no
 			ReplyTo: string(events.Replies), Undoes: effect.Undoes,
 		},
 	}
+	own(in, &m.Event)
 	if effect.Undoes != "" {
 		// A participant must know whether it can have forgotten what it is to undo. When
 		// that was sent last says too little: it may have been handled at the first time.
@@ -66,7 +68,7 @@ func outcomeMessage(in *Instance, cause, traced *events.Event, now time.Time) (b
 	}
 	// A saga can get stuck more than once, so the time tells those apart.
 	id := events.DeriveID(in.ID, "outcome", string(in.Status), now.Format(time.RFC3339Nano))
-	return broker.Message{
+	m := broker.Message{
 		Topic: events.Outcomes, PublishID: id,
 		Event: events.Event{
 			ID: id, Source: sourceOf(in), Type: events.OutcomeType(in.StartType, string(in.Status)), Subject: in.ID, Time: now,
@@ -74,7 +76,16 @@ func outcomeMessage(in *Instance, cause, traced *events.Event, now time.Time) (b
 			CorrelationID: in.ID, CausationID: cause.ID, PartitionKey: in.ID,
 			TraceParent: traced.TraceParent, TraceState: traced.TraceState,
 		},
-	}, nil
+	}
+	own(in, &m.Event)
+	return m, nil
+}
+
+// own names the tenant that owns the saga, if there is one.
+func own(in *Instance, e *events.Event) {
+	if in.Tenant != "" {
+		e.SetExtension(events.TenantExtension, in.Tenant)
+	}
 }
 
 func sourceOf(in *Instance) string { return "/sagas/" + in.Name }

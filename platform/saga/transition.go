@@ -126,7 +126,10 @@ func (t *transition) begin(ctx context.Context, id uuid.UUID, program *Program, 
 		saga = &stored{Instance: Instance{Name: program.Name, Version: program.Version}}
 		t.found[id] = saga
 	}
-	input := &StartInput{ID: id.String(), Request: event.Data, Fingerprint: event.Extension("fingerprint"), At: event.Time}
+	input := &StartInput{
+		ID: id.String(), Request: event.Data, Fingerprint: event.Extension("fingerprint"), At: event.Time,
+		Tenant: event.Extension(events.TenantExtension),
+	}
 	if text := event.Extension(events.ExpiryExtension); text != "" {
 		expires, err := time.Parse(time.RFC3339Nano, text)
 		if err != nil {

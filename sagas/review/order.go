@@ -13,6 +13,10 @@ type Order struct {
 	Items    []shop.Item `json:"items"`
 	Token    string      `json:"token"` // of the customer's card
 	Flag     string      `json:"flag,omitempty"`
+	Note     string      `json:"note,omitempty"`
+
+	TriageReserved bool   `json:"triage_reserved,omitempty"`
+	Triage         string `json:"triage,omitempty"` // what a model says of the note, or why none was asked
 
 	Reserved bool                 `json:"reserved,omitempty"`
 	Total    int64                `json:"total,omitempty"` // in minor units; known once stock is reserved
@@ -22,12 +26,12 @@ type Order struct {
 func newOrder(id string, request shop.ReviewRequest) Order {
 	return Order{
 		ID: id, Customer: request.Customer, Currency: request.Currency,
-		Items: request.Items, Token: request.Payment.Token, Flag: request.Flag,
+		Items: request.Items, Token: request.Payment.Token, Flag: request.Flag, Note: request.Note,
 	}
 }
 
 func (o Order) result() shop.ReviewResult {
-	return shop.ReviewResult{OrderID: o.ID, Total: o.Total, Currency: o.Currency, Reviewed: o.Decision != nil}
+	return shop.ReviewResult{OrderID: o.ID, Total: o.Total, Currency: o.Currency, Reviewed: o.Decision != nil, Triage: o.Triage}
 }
 
 // attributes are what an operator finds the order by; reviewer is who decided.
@@ -39,7 +43,9 @@ func (o Order) attributes() map[string]string {
 	return all
 }
 
-func (o Order) needsReview() bool { return o.Flag != "" || o.Total >= threshold }
+func (o Order) needsReview() bool {
+	return o.Flag != "" || o.Total >= threshold || o.Triage != "" && o.Triage != harmless
+}
 
 func (o *Order) decided(decision shop.ReviewDecision) { o.Decision = &decision }
 

@@ -28,11 +28,14 @@ const rest = 15 * time.Minute
 // wait, and an order that is approved can be fulfilled at once.
 func New(within time.Duration) saga.Definition[Order] {
 	return saga.Definition[Order]{
-		Name: "review", Version: 1,
+		Name: "review", Version: 2,
 		Start:      saga.On(shop.RequestReview, newOrder, Order.result),
 		Deadline:   within + rest,
 		Attributes: Order.attributes,
+		// Orders of the first version have no notes.
+		Takes: []saga.Takeover[Order]{saga.From(1, func(old Order) Order { return old }, nil)},
 		Flow: saga.Sequence[Order]{
+			triageBudget(),
 			saga.Step[Order]{
 				Name:    "create-order",
 				Do:      saga.Call(shop.CreateOrder, Order.create, nil),
@@ -45,6 +48,7 @@ func New(within time.Duration) saga.Definition[Order] {
 				Undo:    saga.Undo(shop.ReserveStock, shop.ReleaseStock, Order.release),
 				Timeout: 20 * time.Second,
 			},
+			triage(),
 			saga.Parallel[Order]{Branches: []saga.Node[Order]{
 				saga.Step[Order]{
 					Name:        "authorize-payment",

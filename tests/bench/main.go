@@ -30,7 +30,9 @@ type benchmark struct {
 }
 
 var benchmarks = map[string]benchmark{
+	"ai":         {"the AI route with budgets on, beside a plain proxy, no gateway and, where it is at hand, Portkey's", aiBench},
 	"consumer":   {"a participant that clears a backlog of commands, with inbox and replies", consumerBench},
+	"followers":  {"streams over HTTP: 10,000 idle followers, and 5,000 events per second to 100 of them", followersBench},
 	"latency":    {"from a business transaction to a reader, through outbox and broker, at a fixed rate", latencyBench},
 	"relay":      {"events from Postgres to the broker, one or ten to a business transaction", relayBench},
 	"checkout":   {"full checkouts over HTTP, JetStream and Postgres with fsync on", checkout},
@@ -50,7 +52,16 @@ type options struct {
 	say      func(format string, args ...any)
 }
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	if role := os.Getenv(aiRole); role != "" {
+		if err := serveAI(role); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
 
 func run(args []string, stdout, stderr io.Writer) int {
 	var (

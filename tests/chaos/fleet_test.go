@@ -96,7 +96,7 @@ func (f *fleet) serve(t *testing.T, name string) {
 		address = strings.TrimPrefix(before.HTTP, "http://")
 	}
 	env := []string{
-		"DATABASE_URL=" + f.databases[role], "NATS_URL=" + f.nats, "COUNTERMAND_SECRET=a secret for the chaos tests only",
+		"DATABASE_URL=" + f.databases[role], "NATS_URL=" + f.nats, "COUNTERMAND_DRAIN_DELAY=none", "COUNTERMAND_SECRET=a secret for the chaos tests only",
 		"COUNTERMAND_HTTP_ADDR=" + address, "COUNTERMAND_ADMIN_ADDR=127.0.0.1:0", "COUNTERMAND_LOG_FORMAT=json",
 	}
 	if role == "gateway" {

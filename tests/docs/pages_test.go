@@ -11,14 +11,16 @@ import (
 	"github.com/countermand/countermand/tests/internal/product"
 )
 
-// TestPagesDoWhatTheySay runs README.md and every tutorial, block by block. A
+// TestPagesDoWhatTheySay runs README.md, every tutorial and the how-to that is a
+// walk-through, block by block. A
 // page stops at its first block that does not do as it says.
 func TestPagesDoWhatTheySay(t *testing.T) {
 	tutorials, err := filepath.Glob(filepath.Join(product.Root(), "docs", "tutorial", "*.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range append([]string{filepath.Join(product.Root(), "README.md")}, tutorials...) {
+	pages := []string{filepath.Join(product.Root(), "README.md"), filepath.Join(product.Root(), "docs", "how-to", "receive-webhooks.md")}
+	for _, path := range append(pages, tutorials...) {
 		name, err := filepath.Rel(product.Root(), path)
 		if err != nil {
 			t.Fatal(err)

@@ -75,7 +75,8 @@ func (d *demo) start(ctx context.Context) error {
 	for _, role := range wire.Roles() {
 		c := &child{role: role, logs: logs, env: slices.Concat([]string{
 			"DATABASE_URL=" + d.servers.Databases[role], "COUNTERMAND_GATEWAY_DATABASE_URL=" + d.servers.Databases[wire.GatewayStore],
-			"COUNTERMAND_SECRET=" + d.servers.Secrets.Operations,
+			"COUNTERMAND_AI_DATABASE_URL=" + d.servers.Databases[wire.AI],
+			"COUNTERMAND_SECRET=" + d.servers.Secrets.Operations, "COUNTERMAND_DRAIN_DELAY=none",
 		}, d.servers.BrokerEnvironment(), upstreams)}
 		d.children[role] = c
 		if err := c.start(ctx); err != nil {
@@ -85,7 +86,7 @@ func (d *demo) start(ctx context.Context) error {
 			upstreams = append(upstreams, variable+"="+c.ready.HTTP)
 		}
 	}
-	d.Say("✓ engine, order, payment, inventory and gateway run as five processes  %s", took(begin))
+	d.Say("✓ engine, order, payment, inventory, ai and gateway run as six processes  %s", took(begin))
 	d.Say("  gateway %s   logs %s", d.children[wire.Gateway].ready.HTTP, logs)
 	return nil
 }

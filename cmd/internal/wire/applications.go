@@ -7,10 +7,13 @@ import (
 	"strings"
 
 	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/events/ai"
 	"github.com/countermand/countermand/events/asyncapi"
 	"github.com/countermand/countermand/events/schema"
 	"github.com/countermand/countermand/events/shop"
+	"github.com/countermand/countermand/platform/ai/participant"
 	"github.com/countermand/countermand/platform/broker/natsbroker"
+	"github.com/countermand/countermand/platform/consumer"
 	"github.com/countermand/countermand/platform/saga"
 	"github.com/countermand/countermand/services/inventory"
 	"github.com/countermand/countermand/services/order"
@@ -46,6 +49,10 @@ var (
 	}
 	emitted = map[string][]events.Contract{
 		Order: {shop.OrderPlaced, shop.OrderConfirmed, shop.OrderCancelled, shop.OrderReturned},
+		AI: {
+			ai.UsageRecorded, ai.CallReleased, ai.CallUncertain, ai.ThresholdReached, ai.Exhausted, ai.Reserved, ai.Released,
+			ai.PromptPublished, ai.PromptChannelMoved,
+		},
 	}
 )
 
@@ -73,6 +80,9 @@ func applications() ([]asyncapi.Application, error) {
 		}
 		starts[start.Type] = true
 		engine.Handles = append(engine.Handles, start)
+		if start.Type == ai.RequestCompletion.Type() { // for clients of the AI route
+			gateway.Sends = append(gateway.Sends, start)
+		}
 		if !internalStarts[start.Type] {
 			gateway.Sends = append(gateway.Sends, start)
 			engine.Sends = append(engine.Sends, start) // by schedules
@@ -93,6 +103,8 @@ func applications() ([]asyncapi.Application, error) {
 		case awaited[d.Type]:
 			d.Topic = events.Signals
 			gateway.Sends, engine.Receives = append(gateway.Sends, d), append(engine.Receives, d)
+		case d.Kind == events.KindFact:
+			gateway.Receives = append(gateway.Receives, d) // for webhooks
 		}
 		if undo := events.CompensationType(d.Type); called[undo] { // a child saga is undone as a whole
 			d.Type, d.Request, d.Reply, d.Rejections = undo, nil, nil, nil
@@ -106,11 +118,12 @@ func applications() ([]asyncapi.Application, error) {
 	quiet := slog.New(slog.DiscardHandler)
 	for _, s := range []struct {
 		name, description string
-		service           service
+		service           interface{ Handlers() []consumer.Handler }
 	}{
 		{Order, "Keeps the orders.", order.New(nil, quiet)},
 		{Payment, "Keeps the payments.", payment.New(nil, nil, quiet)},
 		{Inventory, "Keeps the stock.", inventory.New(nil, quiet)},
+		{AI, "Calls AI models for sagas, within budgets.", participant.New(nil, participant.Config{Logger: quiet})},
 	} {
 		a := asyncapi.Application{Name: s.name, Description: s.description}
 		for _, handler := range s.service.Handlers() {

@@ -12,7 +12,30 @@ import (
 	"github.com/countermand/countermand/events/asyncapi"
 )
 
-var update = flag.Bool("update", false, "write docs/reference/asyncapi-*.json anew")
+var update = flag.Bool("update", false, "write docs/reference/asyncapi-*.json and openapi.json anew")
+
+// The committed document is that of the shop's route table.
+func TestOpenAPI(t *testing.T) {
+	table, err := ParseRoutes(BuiltInRoutes, shopRoutes, func(string) (string, bool) { return "", false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := table.OpenAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want = append(want, '\n')
+	file := filepath.Join("..", "..", "..", "docs", "reference", "openapi.json")
+	if *update {
+		if err := os.WriteFile(file, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(file)
+	if err != nil || string(got) != string(want) {
+		t.Errorf("%s differs from the route table and the contracts; run: make generate", file)
+	}
+}
 
 // TestAsyncAPI/the_committed_documents_match is the drift check: a change of who says
 // what to whom must show in the diff.

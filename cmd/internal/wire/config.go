@@ -19,10 +19,11 @@ const (
 	Order     = "order"
 	Payment   = "payment"
 	Inventory = "inventory"
+	AI        = "ai"
 )
 
 // Roles lists every role in the order in which a single process starts them.
-func Roles() []string { return []string{Engine, Order, Payment, Inventory, Gateway} }
+func Roles() []string { return []string{Engine, Order, Payment, Inventory, AI, Gateway} }
 
 // Default addresses. A default port that is taken is replaced by the next free
 // one; an address that was asked for is not.
@@ -41,12 +42,22 @@ type Config struct {
 	AdminAddr   string
 	// Secret derives operation ids; all gateways share it. At least 16 bytes.
 	Secret []byte
-	// StoreURL is the gateway's own database; empty: it has none, and no API keys.
+	// StoreURL is the gateway's own database; empty: it has none, and neither API keys
+	// nor webhooks.
 	StoreURL string
 	Edge     EdgeConfig // of the gateway
+	// Webhooks say whether and how the gateway delivers events to webhooks.
+	Webhooks WebhookConfig
+	// AIDatabaseURL is the database of AI calls, for the gateway; empty: it counts
+	// nothing, unless the role of AI calls is in the same process.
+	AIDatabaseURL string
+	// AICallEvents has an event told of every AI call.
+	AICallEvents bool
 	// RoutesFile is the gateway's route table; empty means the shop's.
 	RoutesFile string
-	// Lookup resolves variables in the route table.
+	// AIFile is the configuration of AI models; empty means simulated ones.
+	AIFile string
+	// Lookup resolves variables in the route table and keys of the AI route.
 	Lookup func(string) (string, bool)
 }
 
@@ -68,11 +79,16 @@ func FromEnvironment(role string) (Config, error) {
 	if c.Consumer, err = ConsumerFromEnvironment(); err != nil {
 		v.errs = append(v.errs, err)
 	}
+	c.AIFile, c.AICallEvents = os.Getenv("COUNTERMAND_AI"), AICallEventsFromEnvironment()
 	if role == Gateway {
+		c.AIDatabaseURL = v.optional("COUNTERMAND_AI_DATABASE_URL")
 		c.RoutesFile = os.Getenv("COUNTERMAND_ROUTES")
 		c.StoreURL = v.optional("COUNTERMAND_GATEWAY_DATABASE_URL")
 		var err error
 		if c.Edge, err = EdgeFromEnvironment(); err != nil {
+			v.errs = append(v.errs, err)
+		}
+		if c.Webhooks, err = WebhooksFromEnvironment(false, nil); err != nil {
 			v.errs = append(v.errs, err)
 		}
 		c.Secret = []byte(v.required("COUNTERMAND_SECRET", "at least 16 random bytes, the same for all gateways; try: openssl rand -hex 32"))
@@ -95,11 +111,18 @@ type EdgeConfig struct {
 	Hosts []string
 	// Connections bound those of clients.
 	Connections gateway.ConnectionLimits
+	// DrainDelay is how long the gateway serves on after it is told to stop, for load
+	// balancers to notice.
+	DrainDelay time.Duration
 }
 
 // connectionsMax leaves room for the followers that a gateway may have, and as many
 // requests beside them.
 const connectionsMax = 20_000
+
+// drainDelay is longer than load balancers commonly take to ask whether a process is
+// ready.
+const drainDelay = 5 * time.Second
 
 // EdgeFromEnvironment reads how the gateway meets its clients.
 func EdgeFromEnvironment() (EdgeConfig, error) {
@@ -116,6 +139,15 @@ func EdgeFromEnvironment() (EdgeConfig, error) {
 	} else {
 		c.KeyGrace = v.duration("COUNTERMAND_KEY_GRACE")
 	}
+	switch os.Getenv("COUNTERMAND_DRAIN_DELAY") {
+	case "":
+		c.DrainDelay = drainDelay
+	case "none":
+	default:
+		if c.DrainDelay = v.duration("COUNTERMAND_DRAIN_DELAY"); c.DrainDelay > stopTimeout/2 {
+			v.fail("COUNTERMAND_DRAIN_DELAY %s: want at most %s, which leaves as much to finish", c.DrainDelay, stopTimeout/2)
+		}
+	}
 	for host := range strings.SplitSeq(os.Getenv("COUNTERMAND_HOSTS"), ",") {
 		if host = strings.TrimSpace(host); host != "" {
 			c.Hosts = append(c.Hosts, host)
@@ -123,6 +155,9 @@ func EdgeFromEnvironment() (EdgeConfig, error) {
 	}
 	return c, errors.Join(v.errs...)
 }
+
+// AICallEventsFromEnvironment reads whether there is an event about every AI call.
+func AICallEventsFromEnvironment() bool { return os.Getenv("COUNTERMAND_AI_CALL_EVENTS") != "false" }
 
 // ConsumerConfig is how services take commands in.
 type ConsumerConfig struct {

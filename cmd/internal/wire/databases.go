@@ -29,6 +29,7 @@ var databases = []database{
 	{Payment, "shop_payment", "shop_payment"},
 	{Inventory, "shop_inventory", "shop_inventory"},
 	{Gateway, "countermand_gateway", gatewayUser},
+	{AI, "countermand_ai", "countermand_ai"},
 }
 
 // gatewayUser owns the gateway's database, and may read sagas.
@@ -45,19 +46,25 @@ type Secrets struct {
 func LoadSecrets(dataDir string) (Secrets, error) {
 	path := filepath.Join(dataDir, "secrets.json")
 	content, err := os.ReadFile(path)
-	if err == nil {
-		var s Secrets
+	var s Secrets
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		s = Secrets{Operations: randomHex(), Passwords: make(map[string]string)}
+	case err != nil:
+		return s, fmt.Errorf("secrets: %w", err)
+	default:
 		if err := json.Unmarshal(content, &s); err != nil {
 			return s, fmt.Errorf("secrets file %s: %w", path, err)
 		}
+	}
+	missing := err != nil
+	for _, d := range databases { // a folder of an earlier release lacks some
+		if s.Passwords[d.user] == "" {
+			s.Passwords[d.user], missing = randomHex(), true
+		}
+	}
+	if !missing {
 		return s, nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return Secrets{}, fmt.Errorf("secrets: %w", err)
-	}
-	s := Secrets{Operations: randomHex(), Passwords: make(map[string]string)}
-	for _, d := range databases {
-		s.Passwords[d.user] = randomHex()
 	}
 	if content, err = json.MarshalIndent(s, "", "  "); err != nil {
 		return s, fmt.Errorf("secrets: %w", err)

@@ -5,7 +5,9 @@ import (
 	"os"
 	"time"
 
+	"github.com/countermand/countermand/events/ai"
 	"github.com/countermand/countermand/events/shop"
+	aioperation "github.com/countermand/countermand/platform/ai/operation"
 	"github.com/countermand/countermand/platform/saga"
 	"github.com/countermand/countermand/sagas/checkout"
 	"github.com/countermand/countermand/sagas/fulfilment"
@@ -15,12 +17,12 @@ import (
 
 // Definitions lists the sagas that the engine drives. Add yours here.
 func Definitions() []saga.Compiler {
-	return []saga.Compiler{checkout.Saga, returns.Saga, reviewSaga(), fulfilment.Saga}
+	return []saga.Compiler{checkout.Saga, returns.Saga, reviewSaga(), fulfilment.Saga, aioperation.Saga}
 }
 
-// internalStarts are commands that start a saga and that only other sagas may
-// send: clients cannot.
-var internalStarts = map[string]bool{shop.RequestFulfilment.Type(): true}
+// internalStarts are commands that start a saga and that only other sagas or the AI
+// route may send: clients cannot.
+var internalStarts = map[string]bool{shop.RequestFulfilment.Type(): true, ai.RequestCompletion.Type(): true}
 
 // reviewSaga returns the review saga with the time that
 // COUNTERMAND_REVIEW_WITHIN gives a person to decide.

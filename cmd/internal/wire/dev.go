@@ -118,6 +118,7 @@ type DevConfig struct {
 	ServersConfig
 	HTTPAddr, AdminAddr string
 	RoutesFile          string
+	AIFile              string
 }
 
 // Dev is every role in one process on embedded servers.
@@ -158,8 +159,8 @@ func StartDev(ctx context.Context, config DevConfig) (_ *Dev, err error) {
 	upstreams := make(map[string]string)
 	for _, role := range Roles() {
 		c := Config{
-			Role: role, DatabaseURL: d.servers.Databases[role], Broker: config.Broker, Consumer: consumers, Secret: []byte(d.servers.Secrets.Operations),
-			HTTPAddr: "127.0.0.1:0", RoutesFile: config.RoutesFile,
+			Role: role, DatabaseURL: d.servers.Databases[role], Broker: config.Broker, Consumer: consumers, AICallEvents: AICallEventsFromEnvironment(), Secret: []byte(d.servers.Secrets.Operations),
+			HTTPAddr: "127.0.0.1:0", RoutesFile: config.RoutesFile, AIFile: config.AIFile,
 			Lookup: func(name string) (string, bool) {
 				if value, ok := os.LookupEnv(name); ok {
 					return value, true
@@ -173,6 +174,10 @@ func StartDev(ctx context.Context, config DevConfig) (_ *Dev, err error) {
 			if c.Edge, err = EdgeFromEnvironment(); err != nil {
 				return nil, err
 			}
+			if c.Webhooks, err = WebhooksFromEnvironment(true, c.Secret); err != nil {
+				return nil, err
+			}
+			c.Edge.DrainDelay = 0 // there is no load balancer before it
 		}
 		running, err := Start(ctx, c, d.process)
 		if err != nil {

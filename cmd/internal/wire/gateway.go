@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -14,12 +15,15 @@ import (
 	"go.uber.org/fx"
 
 	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/events/ai"
+	"github.com/countermand/countermand/events/asyncapi"
 	"github.com/countermand/countermand/events/shop"
 	"github.com/countermand/countermand/platform/admin"
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/gateway"
 	"github.com/countermand/countermand/platform/gateway/reload"
 	"github.com/countermand/countermand/platform/saga"
+	"github.com/countermand/countermand/platform/webhook"
 )
 
 //go:embed routes.yaml
@@ -27,8 +31,8 @@ var shopRoutes []byte
 
 func gatewayGraph() fx.Option {
 	return fx.Options(
-		fx.Provide(loadTable, newCommitter, saga.NewReader, openStore, newKeys, newGateway, newLoader),
-		fx.Invoke(runGateway),
+		fx.Provide(loadTable, newCommitter, saga.NewReader, openStore, newKeys, newWebhooks, newGateway, newLoader, newMoney, newAI),
+		fx.Invoke(runWebhooks, runGateway),
 	)
 }
 
@@ -70,7 +74,13 @@ func startCommands() ([]gateway.Command, error) {
 			Type: d.Type, Topic: d.Topic, Schema: schema, Saga: starts[d.Type] && !internalStarts[d.Type], Rejections: d.Rejections,
 		})
 	}
-	return commands, nil
+	// The AI route sends it for clients that do not wait.
+	asked := ai.RequestCompletion.Describe()
+	schema, err := ai.Schema(asked.Type)
+	if err != nil {
+		return nil, err
+	}
+	return append(commands, gateway.Command{Type: asked.Type, Topic: asked.Topic, Schema: schema, Rejections: asked.Rejections}), nil
 }
 
 // signals tells the gateway what sagas wait for that may come from outside, with
@@ -175,27 +185,40 @@ func newCommitter(l lifecycle, b broker.Broker) *broker.Committer {
 	return c
 }
 
-func newGateway(config Config, process *Process, table loaded, committer *broker.Committer, b broker.Broker, reader *saga.Reader, keys keyFinder) (*gateway.Gateway, error) {
+func newGateway(
+	config Config, process *Process, table loaded, committer *broker.Committer, b broker.Broker, reader *saga.Reader, keys keyFinder, hooks *webhook.Store,
+) (*gateway.Gateway, error) {
+	messages, err := AsyncAPI(asyncapi.Broker(config.Broker.Name), Gateway)
+	if err != nil {
+		return nil, err
+	}
+	var resources []gateway.Resource
+	if hooks != nil {
+		resources = hooks.Resources(config.Webhooks.Anonymous)
+	}
 	return gateway.New(
-		gateway.Config{Secret: config.Secret, Hosts: config.Edge.Hosts, Registerer: process.Registry, Logger: process.Logger},
+		gateway.Config{Secret: config.Secret, Hosts: config.Edge.Hosts, AsyncAPI: messages, Registerer: process.Registry, Logger: process.Logger},
 		table.Table,
-		gateway.Deps{Publisher: committer, Operations: operations{reader}, Lookup: b.Lookup, Keys: keys},
+		gateway.Deps{Publisher: committer, Operations: operations{reader}, Lookup: b.Lookup, Keys: keys, Source: b, Resources: resources},
 	)
 }
 
 // runGateway ensures the topics that commands and signals go to, follows outcomes and serves.
-func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g *gateway.Gateway, loader *reload.Loader, at *endpoint, table loaded, _ *pgxpool.Pool) error {
+func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g *gateway.Gateway, loader *reload.Loader, at *endpoint, table loaded, models *aiRoute, _ *pgxpool.Pool) error {
 	topics := append(table.Topics(), events.Outcomes, events.Signals)
 	commands, err := startCommands()
 	if err != nil {
 		return err
 	}
 	for _, command := range commands {
-		if command.Saga {
+		if command.Saga || command.Type == ai.RequestCompletion.Type() {
 			topics = append(topics, command.Topic)
 		}
 	}
-	l.Hooks.Append(fx.StartHook(func(ctx context.Context) error { return b.Ensure(ctx, topics...) }))
+	l.Hooks.Append(fx.Hook{
+		OnStart: func(ctx context.Context) error { return b.Ensure(ctx, topics...) },
+		OnStop:  g.Close, // after the server, which is stopped before what was started earlier
+	})
 	l.run("routes", loader.Run)
 	loader.Register(process.Admin, admin.Protect)
 	l.run("outcomes", func(ctx context.Context) error { return followOutcomes(ctx, process, b, g) })
@@ -211,9 +234,9 @@ func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g
 		return errors.Join(err, listener.Close())
 	}
 	at.open = table.Open()
-	l.serve("http", gateway.NewServer("", g, process.Logger), gateway.LimitConnections(listener, config.Edge.Connections), func() {
+	l.serve("http", gateway.NewServer("", models.before(g), process.Logger), gateway.LimitConnections(listener, config.Edge.Connections), func(ctx context.Context, server *http.Server) error {
 		process.Health.SetDraining()
-		g.Drain()
+		return g.Shutdown(ctx, server, config.Edge.DrainDelay)
 	})
 	return nil
 }

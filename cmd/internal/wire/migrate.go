@@ -4,12 +4,16 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/countermand/countermand/platform/ai/budget"
+	"github.com/countermand/countermand/platform/ai/participant"
+	"github.com/countermand/countermand/platform/ai/prompt"
 	"github.com/countermand/countermand/platform/apikey"
 	"github.com/countermand/countermand/platform/consumer"
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/postgres"
 	"github.com/countermand/countermand/platform/saga"
 	"github.com/countermand/countermand/platform/schedule"
+	"github.com/countermand/countermand/platform/webhook"
 	"github.com/countermand/countermand/services/inventory"
 	"github.com/countermand/countermand/services/order"
 	"github.com/countermand/countermand/services/payment"
@@ -18,13 +22,18 @@ import (
 // migrations returns the schemas of a role's database.
 func migrations(role string) []postgres.MigrationSet {
 	if role == Gateway {
-		return []postgres.MigrationSet{{Owner: "apikey", FS: apikey.Migrations()}}
+		return []postgres.MigrationSet{
+			{Owner: "apikey", FS: apikey.Migrations()},
+			{Owner: "consumer", FS: consumer.Migrations()},
+			{Owner: "webhook", FS: webhook.Migrations()},
+		}
 	}
 	own := map[string]postgres.MigrationSet{
 		Engine:    {Owner: "saga", FS: saga.Migrations()},
 		Order:     {Owner: "shop_order", FS: order.Migrations()},
 		Payment:   {Owner: "shop_payment", FS: payment.Migrations()},
 		Inventory: {Owner: "shop_inventory", FS: inventory.Migrations()},
+		AI:        {Owner: "ai_budget", FS: budget.Migrations()},
 	}
 	set, ok := own[role]
 	if !ok {
@@ -34,6 +43,11 @@ func migrations(role string) []postgres.MigrationSet {
 		{Owner: "outbox", FS: outbox.Migrations()},
 		{Owner: "consumer", FS: consumer.Migrations()},
 		set,
+	}
+	if role == AI {
+		sets = append(sets,
+			postgres.MigrationSet{Owner: "ai_prompt", FS: prompt.Migrations()},
+			postgres.MigrationSet{Owner: "ai_call", FS: participant.Migrations()})
 	}
 	if role == Engine {
 		sets = append(sets, postgres.MigrationSet{Owner: "schedule", FS: schedule.Migrations()})

@@ -29,6 +29,10 @@ type Process struct {
 	Messaging *admin.Messaging // of the roles, on Admin
 	// Broker is that of all roles; nil: each makes its own.
 	Broker broker.Broker
+	// money is what the role of AI calls keeps; nil: it is not in this process.
+	money *money
+	// ai is the AI route of the roles that have one.
+	ai *aiRoute
 
 	listener net.Listener
 	server   *http.Server

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -40,6 +41,13 @@ type endpoint struct {
 // Start builds the role and starts it. ctx bounds the start.
 func Start(ctx context.Context, config Config, process *Process) (*Running, error) {
 	at := &endpoint{}
+	var started atomic.Bool
+	process.Health.Add("started/"+config.Role, func(context.Context) error {
+		if !started.Load() {
+			return errors.New("it has not served yet")
+		}
+		return nil
+	})
 	app := fx.New(options(config, process), fx.Supply(at))
 	if err := app.Err(); err != nil {
 		return nil, fmt.Errorf("build %s: %w", config.Role, errors.Join(err))
@@ -47,6 +55,7 @@ func Start(ctx context.Context, config Config, process *Process) (*Running, erro
 	if err := app.Start(ctx); err != nil {
 		return nil, fmt.Errorf("start %s: %w", config.Role, err)
 	}
+	started.Store(true)
 	return &Running{Role: config.Role, URL: at.url, Open: at.open, app: app}, nil
 }
 
@@ -102,6 +111,8 @@ func graph(role string) fx.Option {
 		return paymentGraph()
 	case Inventory:
 		return inventoryGraph()
+	case AI:
+		return aiGraph()
 	}
 	return fx.Error(fmt.Errorf("there is no role %q", role))
 }

@@ -57,8 +57,8 @@ func (l lifecycle) run(name string, run func(ctx context.Context) error) {
 }
 
 // serve makes an HTTP server part of the role. It stops by finishing the
-// requests in hand; drain is called first and may be nil.
-func (l lifecycle) serve(name string, server *http.Server, listener net.Listener, drain func()) {
+// requests in hand, or as end does, which may be nil.
+func (l lifecycle) serve(name string, server *http.Server, listener net.Listener, end func(context.Context, *http.Server) error) {
 	l.Hooks.Append(fx.Hook{
 		OnStart: func(context.Context) error {
 			go func() {
@@ -72,10 +72,10 @@ func (l lifecycle) serve(name string, server *http.Server, listener net.Listener
 			return nil
 		},
 		OnStop: func(stop context.Context) error {
-			if drain != nil {
-				drain()
+			if end == nil {
+				end = func(ctx context.Context, server *http.Server) error { return server.Shutdown(ctx) }
 			}
-			if err := server.Shutdown(stop); err != nil {
+			if err := end(stop, server); err != nil {
 				return fmt.Errorf("stop %s: %w", name, err)
 			}
 			return nil

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/fx"
 
 	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/events/ai"
 	"github.com/countermand/countermand/events/shop"
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/outbox"
@@ -18,7 +19,7 @@ import (
 
 // Contracts lists the contracts of this binary: those that it has schemas of, and
 // whose commands schedules may send. Add yours here.
-func Contracts() []events.Contract { return shop.Contracts() }
+func Contracts() []events.Contract { return append(shop.Contracts(), ai.Contracts()...) }
 
 func scheduleGraph() fx.Option {
 	return fx.Options(fx.Provide(newScheduler), fx.Invoke(runScheduler))

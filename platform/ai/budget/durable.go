@@ -193,3 +193,29 @@ func budgetsOf(ctx context.Context, db querier, c ai.Caller) ([]*Budget, error) 
 	}
 	return budgets, nil
 }
+
+// Amounts returns what a call can use at most, of each unit, for [Keeper.Hold].
+func (k *Keeper) Amounts(ctx context.Context, tx pgx.Tx, call Call) (map[Unit]int64, error) {
+	budgets, err := budgetsOf(ctx, tx, call.Caller)
+	if err != nil {
+		return nil, err
+	}
+	most, err := k.most(budgets, call)
+	if err != nil {
+		return nil, k.refuse(err)
+	}
+	return map[Unit]int64{USD: int64(most), Tokens: call.Most.Total(), Requests: 1}, nil
+}
+
+// Uncertain reports whether an attempt of the call is uncertain, whatever the policy
+// made of it.
+func (r *Reservation) Uncertain() bool {
+	r.keeper.mu.Lock()
+	defer r.keeper.mu.Unlock()
+	for _, a := range r.attempts {
+		if isDoubtful(a.reason) {
+			return true
+		}
+	}
+	return false
+}

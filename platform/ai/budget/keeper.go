@@ -179,26 +179,34 @@ func (k *Keeper) prepare(call Call) (*Reservation, []want, error) {
 	if len(r.budgets) == 0 {
 		return r, nil, nil
 	}
-	var most ai.NanoUSD
+	most, err := k.most(r.budgets, call)
+	if err != nil {
+		return nil, nil, err
+	}
+	return r, r.wants(most, true), nil
+}
+
+// most returns what an attempt of the call costs at most, wherever it goes.
+func (k *Keeper) most(budgets []*Budget, call Call) (most ai.NanoUSD, err error) {
 	var unknown []string
 	for _, target := range call.Targets {
-		if p, ok := k.config.Prices.Lookup(target, now); ok {
+		if p, ok := k.config.Prices.Lookup(target, time.Now()); ok {
 			most = max(most, p.Most(call.Most))
 		} else {
 			unknown = append(unknown, target.String())
 		}
 	}
-	if b := charged(r.budgets); b != nil && (len(unknown) > 0 || len(call.Targets) == 0) {
+	if b := charged(budgets); b != nil && (len(unknown) > 0 || len(call.Targets) == 0) {
 		if len(unknown) == 0 {
 			unknown = []string{call.Model}
 		}
-		return nil, nil, unpriced(b.ID, unknown)
+		return 0, unpriced(b.ID, unknown)
 	}
 	if call.Cap > 0 && most > call.Cap {
-		return nil, nil, &Refusal{Code: CallCap, Unit: USD, Limit: int64(call.Cap), Detail: "the call may cost $" + call.Cap.String() +
+		return 0, &Refusal{Code: CallCap, Unit: USD, Limit: int64(call.Cap), Detail: "the call may cost $" + call.Cap.String() +
 			", and its first attempt might cost $" + most.String() + "; allow fewer tokens, or more money"}
 	}
-	return r, r.wants(most, true), nil
+	return most, nil
 }
 
 // refuse counts refusals.

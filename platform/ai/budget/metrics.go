@@ -17,10 +17,10 @@ type metrics struct {
 
 func newMetrics() metrics {
 	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Name: "countermand_ai_" + name, Help: help})
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "countermand_ai_budget_" + name, Help: help})
 	}
 	vector := func(name, help, label string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "countermand_ai_" + name, Help: help}, []string{label})
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "countermand_ai_budget_" + name, Help: help}, []string{label})
 	}
 	m := metrics{
 		reserved:  vector("reservations_total", "Reservations that wanted something of a budget, by what gave it: memory or the database.", "from"),
@@ -47,7 +47,7 @@ func (k *Keeper) register(registerer prometheus.Registerer) {
 	}
 	registerer.MustRegister(k.reserved, k.refused, k.attempts, k.lost, k.spent, k.written, k.reclaimed,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "countermand_ai_books_behind", Help: "Changes of attempts that are not in the books yet.",
+			Name: "countermand_ai_budget_books_behind", Help: "Changes of attempts that are not in the books yet.",
 		}, func() float64 {
 			k.mu.Lock()
 			defer k.mu.Unlock()

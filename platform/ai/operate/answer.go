@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/countermand/countermand/platform/ai/budget"
+	"github.com/countermand/countermand/platform/ai/prompt"
 )
 
 // failure is an answer that says no.
@@ -30,7 +31,7 @@ func answering(logger *slog.Logger, handle func(http.ResponseWriter, *http.Reque
 		f, ok := errors.AsType[failure](err)
 		switch {
 		case ok:
-		case errors.Is(err, budget.ErrNotFound):
+		case errors.Is(err, budget.ErrNotFound), errors.Is(err, prompt.ErrNotFound):
 			f = failure{http.StatusNotFound, "not_found", err.Error()}
 		case errors.Is(err, budget.ErrTwice):
 			f = failure{http.StatusConflict, "budget_exists", err.Error() + "; change that one, or delete it first"}
@@ -38,6 +39,8 @@ func answering(logger *slog.Logger, handle func(http.ResponseWriter, *http.Reque
 			f = failure{http.StatusConflict, "attempt_ended", err.Error()}
 		case errors.Is(err, budget.ErrInvalid):
 			f = failure{http.StatusUnprocessableEntity, "invalid_budget", strings.ReplaceAll(strings.TrimPrefix(err.Error(), budget.ErrInvalid.Error()+": "), "\n", "; ")}
+		case errors.Is(err, prompt.ErrInvalid):
+			f = failure{http.StatusUnprocessableEntity, "invalid_prompt", strings.ReplaceAll(strings.TrimPrefix(err.Error(), prompt.ErrInvalid.Error()+": "), "\n", "; ")}
 		default:
 			logger.ErrorContext(r.Context(), "admin request failed", "path", r.URL.Path, "error", err)
 			f = failure{http.StatusServiceUnavailable, "store_unavailable", "the books could not be read or written; see the log"}

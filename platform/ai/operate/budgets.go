@@ -12,6 +12,7 @@ import (
 	"github.com/countermand/countermand/platform/ai"
 	"github.com/countermand/countermand/platform/ai/budget"
 	"github.com/countermand/countermand/platform/ai/price"
+	"github.com/countermand/countermand/platform/ai/prompt"
 )
 
 //go:embed openapi.json
@@ -21,6 +22,8 @@ var document []byte
 type Config struct {
 	Keeper *budget.Keeper
 	Prices *price.Book
+	// Prompts may be nil: none are looked after then.
+	Prompts *prompt.Store
 	// Protect wraps handlers, such as admin.Protect does against other sites; nil: nothing.
 	Protect func(http.Handler) http.Handler
 	Logger  *slog.Logger
@@ -32,6 +35,9 @@ func Register(mux *http.ServeMux, config Config) {
 		config.Protect = func(next http.Handler) http.Handler { return next }
 	}
 	a := api{config}
+	if config.Prompts != nil {
+		a.registerPrompts(mux)
+	}
 	for pattern, handle := range map[string]func(http.ResponseWriter, *http.Request) error{
 		"GET /admin/v1/ai/budgets":                      a.budgets,
 		"GET /admin/v1/ai/budgets/{id}":                 a.budget,

@@ -94,6 +94,20 @@ func TestMostIsNeverLessThanCost(t *testing.T) {
 	}
 }
 
+// The source's calculator says 0.6814975 and 1.36225 dollars.
+func TestTiersBeginAfterTheirStart(t *testing.T) {
+	t.Parallel()
+	p, ok := book(t, "").Lookup(ai.Model{Provider: "openai", Name: "gpt-5.4"}, time.Now())
+	if !ok {
+		t.Fatal("openai/gpt-5.4 has no price")
+	}
+	for input, want := range map[int64]ai.NanoUSD{271_999: 681_497_500, 272_000: 1_362_250_000} {
+		if got := p.Cost(ai.Usage{Input: input, Output: 100}); got != want {
+			t.Errorf("%d tokens of input cost %d, want %d", input, got, want)
+		}
+	}
+}
+
 func TestUnknownIsNotFree(t *testing.T) {
 	t.Parallel()
 	b := book(t, "")

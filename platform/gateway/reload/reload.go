@@ -13,14 +13,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
-	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/countermand/countermand/platform/gateway"
@@ -219,59 +215,10 @@ func (l *Loader) unreadable(ctx context.Context, err error) error {
 	return fmt.Errorf("read route table: %w", err)
 }
 
-const (
-	// settle is how long a file must be left alone before it is read: an editor
-	// writes it in parts.
-	settle = 100 * time.Millisecond
-	// lookEvery is how often the file is read although nobody told of a change:
-	// not every file system tells.
-	lookEvery = 10 * time.Second
-)
-
 // Run reloads the table on SIGHUP and when its file changes, until ctx ends; then it
 // returns nil. A table that is built in leaves it nothing to do.
 func (l *Loader) Run(ctx context.Context) error {
-	if l.config.File == "" {
-		<-ctx.Done()
-		return nil
-	}
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
-	var (
-		changes <-chan fsnotify.Event
-		lost    <-chan error
-	)
-	// The folder is watched and not the file, which editors and Kubernetes replace.
-	watcher, err := fsnotify.NewWatcher()
-	if err == nil {
-		defer func() { _ = watcher.Close() }()
-		err = watcher.Add(filepath.Dir(l.config.File))
-		changes, lost = watcher.Events, watcher.Errors
-	}
-	if err != nil {
-		l.config.Logger.WarnContext(ctx, "changes of the route table are found late", "look_every", lookEvery, "error", err)
-		changes, lost = nil, nil
-	}
-	look := time.NewTicker(lookEvery)
-	defer look.Stop()
-	settled := time.NewTimer(0)
-	defer settled.Stop()
-	for {
-		select {
-		case <-changes:
-			settled.Reset(settle)
-		case err := <-lost: // such as too many changes at once
-			l.config.Logger.DebugContext(ctx, "changes of the route table may be missed, so it is read", "error", err)
-			settled.Reset(settle)
-		case <-settled.C:
-			l.refresh(ctx)
-		case <-look.C:
-			l.refresh(ctx)
-		case <-hangups:
-			_ = l.Reload(ctx) // told there
-		case <-ctx.Done():
-			return nil
-		}
-	}
+	return Watch(ctx, l.config.File, l.config.Logger, l.refresh, func(ctx context.Context) {
+		_ = l.Reload(ctx) // told there
+	})
 }

@@ -38,6 +38,7 @@ type keySet struct {
 
 	mu      sync.Mutex
 	keys    []jose.JSONWebKey
+	version int           // counts the times they were read
 	readAt  time.Time     // when keys were had
 	triedAt time.Time     // when they were last asked for
 	failure error         // of the last time; nil when it was well
@@ -92,6 +93,14 @@ func (s *keySet) find(ctx context.Context, kid, algorithm string) ([]jose.JSONWe
 	}
 }
 
+// generation counts the times the keys were read. It is told only while they are as
+// fresh as they should be, so that who relies on it has them read again.
+func (s *keySet) generation() (int, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.version, time.Since(s.readAt) <= refreshAfter
+}
+
 // matching returns the keys for that kid and algorithm. A token without a kid is for
 // the only key of its algorithm.
 func (s *keySet) matching(kid, algorithm string) (all []jose.JSONWebKey) {
@@ -117,6 +126,7 @@ func (s *keySet) read() {
 		s.logger.Warn("keys of a token issuer cannot be read", "issuer", s.config.Issuer, "age", time.Since(s.readAt), "error", err)
 	} else {
 		s.keys, s.readAt = keys, time.Now()
+		s.version++
 	}
 	close(s.reading)
 	s.reading = nil

@@ -251,6 +251,43 @@ func TestKeysAreReadAgain(t *testing.T) {
 	})
 }
 
+// A token that was taken a moment ago is not checked again, and nothing makes it last
+// longer than it should.
+func TestATokenThatIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &publisher{t: t, keys: []any{public("old", rsaKey().Public())}}
+		v := p.verifier(func(c *token.Config) { c.Leeway = 0 })
+		text := sign(t, jose.RS256, "old", rsaKey(), claims(map[string]any{"exp": time.Now().Add(25 * time.Second).Unix()}))
+		if _, ok := v.Known(text); ok {
+			t.Error("a token is known that nobody has checked")
+		}
+		for range 2 { // the first one has the keys read
+			if _, err := v.Verify(t.Context(), text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		known, ok := v.Known(text)
+		if !ok || known.Claims.Text("sub") != "ada" {
+			t.Errorf("known %t, %+v", ok, known)
+		}
+		if _, ok := v.Known(text[:len(text)-1] + "A"); ok {
+			t.Error("another text is known")
+		}
+		time.Sleep(11 * time.Second)
+		if _, ok := v.Known(text); ok {
+			t.Error("it is known for longer than 10 s")
+		}
+		time.Sleep(10 * time.Second)
+		if _, err := v.Verify(t.Context(), text); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second) // it has expired by now
+		if _, err := v.Verify(t.Context(), text); !errors.Is(err, token.ErrInvalid) {
+			t.Errorf("an expired token: %v", err)
+		}
+	})
+}
+
 func TestAnIssuerThatDoesNotAnswerIsNotTheClientsFault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &publisher{t: t, down: true}

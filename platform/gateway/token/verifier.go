@@ -70,6 +70,7 @@ type Verifier struct {
 	config  Config
 	allowed []jose.SignatureAlgorithm
 	keys    *keySet
+	cache   cache
 }
 
 // Token is a token that was taken.
@@ -123,17 +124,30 @@ var allAlgorithms = func() (all []jose.SignatureAlgorithm) {
 // Looks reports whether text has the form of a signed token.
 func Looks(text string) bool { return strings.HasPrefix(text, "eyJ") && strings.Count(text, ".") == 2 }
 
+// Known returns what a token says that was taken a moment ago.
+func (v *Verifier) Known(text string) (Token, bool) {
+	generation, fresh := v.keys.generation()
+	if !fresh {
+		return Token{}, false
+	}
+	return v.cache.get(text, generation)
+}
+
 // Verify returns what a token says, when it is taken; otherwise an error that is
 // [ErrInvalid] or [ErrUnavailable].
 func (v *Verifier) Verify(ctx context.Context, text string) (Token, error) {
 	if len(text) > bytesMax {
 		return Token{}, fmt.Errorf("%w: it is longer than %d bytes", ErrInvalid, bytesMax)
 	}
+	if known, ok := v.Known(text); ok {
+		return known, nil
+	}
 	parsed, err := jwt.ParseSigned(text, v.allowed)
 	if err != nil {
 		return Token{}, fmt.Errorf("%w: it is no JWT signed with %s", ErrInvalid, strings.Join(v.config.Algorithms, ", "))
 	}
 	header := parsed.Headers[0]
+	generation, _ := v.keys.generation() // before the keys are had, so that it is no later one
 	keys, err := v.keys.find(ctx, header.KeyID, header.Algorithm)
 	if err != nil {
 		return Token{}, err
@@ -158,7 +172,9 @@ func (v *Verifier) Verify(ctx context.Context, text string) (Token, error) {
 	if err := standard.ValidateWithLeeway(expected, v.config.Leeway); err != nil {
 		return Token{}, fmt.Errorf("%w: %s", ErrInvalid, reason(err))
 	}
-	return Token{ID: standard.ID, Expires: standard.Expiry.Time().Add(v.config.Leeway), Claims: all}, nil
+	taken := Token{ID: standard.ID, Expires: standard.Expiry.Time().Add(v.config.Leeway), Claims: all}
+	v.cache.put(text, generation, taken)
+	return taken, nil
 }
 
 // reason says in a few words which claim is wrong.

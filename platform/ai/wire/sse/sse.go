@@ -31,6 +31,7 @@ type Reader struct {
 	scanned int // up to here no end was found
 	line    int // where the line at scanned begins
 	end     int // of what has been read from source
+	found   int // where the event that begins at start ends; 0: not known
 	max     int
 	err     error
 	joined  []byte
@@ -48,9 +49,9 @@ func NewReader(source io.Reader, eventBytesMax int) *Reader {
 // it out.
 func (r *Reader) Next() (Event, error) {
 	for {
-		if end := r.frame(); end > 0 {
-			raw := r.buffer[r.start:end]
-			r.start, r.scanned, r.line = end, end, end
+		if r.Ready() {
+			raw := r.buffer[r.start:r.found]
+			r.start, r.scanned, r.line, r.found = r.found, r.found, r.found, 0
 			if blank(raw) {
 				continue
 			}
@@ -65,6 +66,14 @@ func (r *Reader) Next() (Event, error) {
 		}
 		r.fill()
 	}
+}
+
+// Ready reports whether Next has an event without reading from the source.
+func (r *Reader) Ready() bool {
+	if r.found == 0 {
+		r.found = r.frame()
+	}
+	return r.found > 0
 }
 
 // frame returns where the event that begins at start ends, or 0 when that has not

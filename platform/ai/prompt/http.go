@@ -1,0 +1,177 @@
+package prompt
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/countermand/countermand/platform/ai"
+	"github.com/countermand/countermand/platform/ai/budget"
+)
+
+// Base is where prompts are called.
+const Base = "/ai/v1/prompts"
+
+// HandlerConfig of [NewHandler]. All but Logger is required.
+type HandlerConfig struct {
+	Runner *Runner
+	Keeper *budget.Keeper
+	// Caller tells who pays, from what the edge has checked.
+	Caller func(r *http.Request) ai.Caller
+	// Explain turns an error of the model's planning or doing into a status, a code and
+	// what the client is told; ok is false for what it does not know.
+	Explain func(err error) (status int, code, detail string, ok bool)
+	// Async takes a call whose client prefers not to wait for it, once its variables
+	// have been checked; nil: it waits.
+	Async  func(w http.ResponseWriter, r *http.Request, caller ai.Caller, reference string, variables []byte)
+	Logger *slog.Logger
+}
+
+// NewHandler returns what serves
+//
+//	POST /ai/v1/prompts/{slug}[:version]  variables in, output out
+//	GET  /ai/v1/prompts                   the prompts that the caller may call
+//	GET  /ai/v1/prompts/openapi.json      their contract
+func NewHandler(config HandlerConfig) http.Handler {
+	if config.Logger == nil {
+		config.Logger = slog.Default()
+	}
+	h := handler{config}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+Base+"/{reference}", h.answering(h.call))
+	mux.HandleFunc("GET "+Base, h.answering(h.list))
+	mux.HandleFunc("GET "+Base+"/openapi.json", h.answering(h.openAPI))
+	return mux
+}
+
+type handler struct{ HandlerConfig }
+
+func (h handler) call(w http.ResponseWriter, r *http.Request) error {
+	caller := h.Caller(r)
+	variables, err := io.ReadAll(http.MaxBytesReader(w, r.Body, variablesMax))
+	if err != nil {
+		return problem{http.StatusRequestEntityTooLarge, "too_large", "the body has more than " + strconv.Itoa(variablesMax) + " bytes", nil}
+	}
+	ready, err := h.Runner.Prepare(r.Context(), caller.Tenant, r.PathValue("reference"), variables)
+	if err != nil {
+		return err
+	}
+	if h.Async != nil && prefersAsync(r.Header) {
+		h.Async(w, r, caller, ready.Slug+":"+strconv.Itoa(ready.Version), variables)
+		return nil
+	}
+	reservation, err := h.Keeper.Reserve(r.Context(), budget.Call{
+		Caller: caller, Operation: "prompt", Model: ready.Slug + ":" + strconv.Itoa(ready.Version), Targets: ready.Targets, Most: ready.Most, Cap: ready.Cap,
+	})
+	if err != nil {
+		return err
+	}
+	defer reservation.Close()
+	w.Header().Set("X-Ai-Call-Id", reservation.ID().String())
+	result, err := ready.Do(r.Context(), reservation)
+	w.Header().Set("X-Ai-Cost", reservation.Cost().String())
+	if err != nil {
+		return err
+	}
+	return send(w, http.StatusOK, "application/json", result)
+}
+
+func (h handler) list(w http.ResponseWriter, r *http.Request) error {
+	found, err := h.Runner.store.List(r.Context(), h.Caller(r).Tenant)
+	if err != nil {
+		return err
+	}
+	return send(w, http.StatusOK, "application/json", map[string]any{"prompts": append([]Listed{}, found...)})
+}
+
+func (h handler) openAPI(w http.ResponseWriter, r *http.Request) error {
+	document, err := h.Runner.store.OpenAPI(r.Context(), h.Caller(r).Tenant, Base)
+	if err != nil {
+		return err
+	}
+	return send(w, http.StatusOK, "application/json", json.RawMessage(document))
+}
+
+// prefersAsync reports whether the client does not want to wait (RFC 7240).
+func prefersAsync(h http.Header) bool {
+	for preference := range strings.SplitSeq(strings.Join(h["Prefer"], ","), ",") {
+		if name, _, _ := strings.Cut(preference, ";"); strings.EqualFold(strings.TrimSpace(name), "respond-async") {
+			return true
+		}
+	}
+	return false
+}
+
+// problem is an answer that says no.
+type problem struct {
+	status int
+	code   string
+	detail string
+	faults []string
+}
+
+func (p problem) Error() string { return p.code + ": " + p.detail }
+
+// answering turns errors into problem documents (RFC 9457).
+func (h handler) answering(handle func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		err := handle(w, r)
+		if err == nil || r.Context().Err() != nil {
+			return
+		}
+		p := h.problemOf(err)
+		if p.status == http.StatusInternalServerError {
+			h.Logger.ErrorContext(r.Context(), "prompt failed", "path", r.URL.Path, "error", err)
+		}
+		body := map[string]any{
+			"type": "urn:countermand:problem:" + p.code, "title": http.StatusText(p.status), "status": p.status, "code": p.code,
+			"detail": p.detail, "instance": r.URL.Path, "retriable": p.status == http.StatusTooManyRequests || p.status >= 502,
+		}
+		if p.faults != nil {
+			body["errors"] = p.faults
+		}
+		if refusal, ok := errors.AsType[*budget.Refusal](err); ok && refusal.RetryAfter > 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(int(refusal.RetryAfter.Seconds())+1))
+		}
+		_ = send(w, p.status, "application/problem+json", body)
+	}
+}
+
+func (h handler) problemOf(err error) problem {
+	if p, ok := errors.AsType[problem](err); ok {
+		return p
+	}
+	if refusal, ok := errors.AsType[*budget.Refusal](err); ok {
+		return problem{refusal.HTTPStatus(), string(refusal.Code), refusal.Detail, nil}
+	}
+	if invalid, ok := errors.AsType[*InvalidError](err); ok {
+		return problem{http.StatusUnprocessableEntity, "invalid_variables", invalid.Error(), invalid.Faults}
+	}
+	if output, ok := errors.AsType[*OutputError](err); ok {
+		return problem{http.StatusBadGateway, "output_invalid", output.Error(), output.Faults}
+	}
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return problem{http.StatusNotFound, "prompt_not_found", strings.TrimSpace(err.Error()) + "; GET " + Base + " tells which there are", nil}
+	case errors.Is(err, ErrUnavailable):
+		return problem{http.StatusServiceUnavailable, "prompts_unavailable", "the prompts cannot be read; try again soon", nil}
+	}
+	if h.Explain != nil {
+		if status, code, detail, ok := h.Explain(err); ok {
+			return problem{status, code, detail, nil}
+		}
+	}
+	return problem{http.StatusInternalServerError, "internal", "the prompt failed; the log says why", nil}
+}
+
+func send(w http.ResponseWriter, status int, contentType string, body any) error {
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the client is gone when this fails
+	return nil
+}

@@ -1,0 +1,247 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/countermand/countermand/platform/ai"
+	"github.com/countermand/countermand/platform/ai/wire"
+	"github.com/countermand/countermand/platform/ai/wire/sse"
+)
+
+const (
+	answerBytesMax = 32 << 20
+	errorBytesMax  = 64 << 10
+	eventBytesMax  = 8 << 20
+)
+
+// run is one attempt under way.
+type run struct {
+	plan          *Plan
+	deployment    *deployment
+	slot          slot
+	upstreamModel string
+	model         ai.Model
+	exchange      *wire.Exchange
+	book          Attempt
+	began         time.Time
+	endSpan       func(error)
+
+	cancel   context.CancelCauseFunc
+	silence  *time.Timer
+	left     atomic.Bool
+	usage    ai.Usage
+	stopping atomic.Bool
+}
+
+// prepare makes the request as the upstream wants it. Its error is the client's fault.
+func (r *run) prepare() *wire.Error {
+	q, d := &r.plan.request, r.deployment
+	o := q.Body
+	if d.OutputMax > 0 && q.Format != wire.Embeddings && o.Get("max_tokens").Int() <= 0 && o.Get("max_completion_tokens").Int() <= 0 && o.Get("max_output_tokens").Int() <= 0 {
+		o = o.Clone()
+		o.Set(r.outputField(), formatInt(d.OutputMax))
+	}
+	options := wire.Options{
+		Model: r.upstreamModel, Stream: q.Stream, UsageAsked: q.UsageAsked, CompletionTokens: d.provider.CompletionTokens,
+	}
+	if insists(d.provider.Wire, q.Format) {
+		options.OutputMax = outputInsisted
+	}
+	x, err := builders[d.provider.Wire][q.Format](o, options)
+	if err != nil {
+		if invalid, ok := errors.AsType[*wire.Error](err); ok {
+			return invalid
+		}
+		return wire.Invalid("", "The request cannot be told to this model.")
+	}
+	r.exchange = x
+	return nil
+}
+
+func (r *run) outputField() string {
+	switch {
+	case r.plan.request.Format == wire.Responses:
+		return "max_output_tokens"
+	case r.plan.request.Format == wire.Chat && r.deployment.provider.CompletionTokens:
+		return "max_completion_tokens"
+	}
+	return "max_tokens"
+}
+
+// send sends the request and reads the answer, or its first part.
+func (r *run) send(ctx context.Context) (*Answer, failure) {
+	ctx, r.endSpan = r.plan.router.observer.begin(ctx, r.deployment.name, r.model)
+	ctx, r.cancel = context.WithCancelCause(ctx)
+	firstByte := orDefault(r.plan.model.FirstByte, FirstByteDefault)
+	r.silence = time.AfterFunc(firstByte, func() { r.cancel(errFirstByte) })
+	request, err := r.request(ctx)
+	if err != nil {
+		return nil, failure{outcome: NotSent, free: true, blame: true, again: true, leave: true, err: wire.BadAnswer("its address is wrong")}
+	}
+	response, err := r.deployment.provider.transport.RoundTrip(request)
+	if err != nil {
+		return nil, broken(ctx, err, r.left.Load())
+	}
+	if response.StatusCode != http.StatusOK {
+		defer func() { _ = response.Body.Close() }()
+		told, err := io.ReadAll(io.LimitReader(response.Body, errorBytesMax))
+		if err != nil && len(told) == 0 && ctx.Err() != nil {
+			return nil, broken(ctx, err, true)
+		}
+		return nil, r.refused(r.exchange.Failure(response.StatusCode, told), response.Header)
+	}
+	if r.plan.request.Stream {
+		return r.firstPart(ctx, response)
+	}
+	return r.whole(ctx, response)
+}
+
+func (r *run) request(ctx context.Context) (*http.Request, error) {
+	p := r.deployment.provider
+	if p.Wire == Simulated {
+		r.left.Store(true)
+	} else {
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { r.left.Store(true) }})
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.BaseURL+r.exchange.Path, bytes.NewReader(r.exchange.Body))
+	if err != nil {
+		return nil, err
+	}
+	h := request.Header
+	h.Set("Content-Type", "application/json")
+	h.Set("Accept-Encoding", "identity")
+	h.Set("User-Agent", "countermand")
+	if r.plan.request.Stream {
+		h.Set("Accept", "text/event-stream")
+	} else {
+		h.Set("Accept", "application/json")
+	}
+	if r.exchange.Response == nil { // the client speaks the upstream's format
+		maps.Copy(h, r.plan.request.Header)
+	}
+	maps.Copy(h, r.exchange.Header)
+	for name, value := range p.Header {
+		h.Set(name, value)
+	}
+	p.keys.sign(h, p.Auth, r.slot.key)
+	return request, nil
+}
+
+// whole reads an answer that comes at once.
+func (r *run) whole(ctx context.Context, response *http.Response) (*Answer, failure) {
+	defer func() { _ = response.Body.Close() }()
+	data, err := readBounded(response)
+	if errors.Is(err, errTooLarge) {
+		return nil, failure{outcome: BadAnswer, err: wire.BadAnswer("it is too large")}
+	}
+	if err != nil {
+		return nil, broken(ctx, err, true)
+	}
+	upstream := data
+	usage, source := r.count(upstream, int64(len(upstream)))
+	r.usage = usage
+	if r.exchange.Response != nil {
+		if data, err = r.exchange.Response(upstream); err != nil {
+			return nil, r.wrong(err)
+		}
+	}
+	r.book.Settle(usage, source)
+	r.end(ctx, failure{outcome: Answered})
+	return &Answer{Body: data, Model: r.model, Deployment: r.deployment.name, Usage: usage, Source: source}, failure{}
+}
+
+// count reads the usage of an answer, or estimates it.
+func (r *run) count(upstream []byte, written int64) (ai.Usage, ai.Source) {
+	if usage, told := r.exchange.Usage(upstream); told {
+		return usage, ai.Reported
+	}
+	return r.estimate(written), ai.Estimated
+}
+
+// textBytesPerToken is what a token of output is taken for.
+const textBytesPerToken = 4
+
+func (r *run) estimate(written int64) ai.Usage {
+	usage := ai.Usage{Input: r.plan.input}
+	if r.plan.request.Format != wire.Embeddings {
+		usage.Output = written/textBytesPerToken + 1
+	}
+	return usage
+}
+
+// firstPart begins to read an answer in parts. Until the first part is there, another
+// deployment may take over.
+func (r *run) firstPart(ctx context.Context, response *http.Response) (*Answer, failure) {
+	if kind := response.Header.Get("Content-Type"); !strings.HasPrefix(kind, "text/event-stream") {
+		defer func() { _ = response.Body.Close() }()
+		told, _ := io.ReadAll(io.LimitReader(response.Body, errorBytesMax))
+		if e := r.exchange.Failure(http.StatusBadGateway, told); e.Code != "upstream_error" {
+			return nil, r.refused(e, response.Header)
+		}
+		return nil, r.wrong(wire.BadAnswer("it is no stream"))
+	}
+	part := &part{
+		run: r, ctx: ctx, body: response.Body, reader: sse.NewReader(response.Body, eventBytesMax), stream: r.exchange.Stream(),
+		idle: orDefault(r.plan.model.Idle, IdleDefault),
+	}
+	if failed := part.begin(); failed != nil {
+		_ = response.Body.Close()
+		return nil, *failed
+	}
+	return &Answer{Model: r.model, Deployment: r.deployment.name, part: part}, failure{}
+}
+
+// end closes the books of an attempt, gives its slot back and tells of it. Only the
+// first end counts.
+func (r *run) end(ctx context.Context, f failure) {
+	if !r.stopping.CompareAndSwap(false, true) {
+		return
+	}
+	r.silence.Stop()
+	r.cancel(nil)
+	switch {
+	case f.outcome == Answered: // settled
+	case f.free:
+		r.book.Release(string(f.outcome))
+	default:
+		r.book.Uncertain(string(f.outcome), r.usage)
+	}
+	var blamed, failed error
+	if f.err != nil {
+		failed = f.err
+	}
+	if f.blame {
+		blamed = failed
+	}
+	r.slot.leave(blamed)
+	r.endSpan(failed)
+	r.plan.router.observer.attempt(ctx, Observed{
+		Deployment: r.deployment.name, Provider: r.deployment.provider.name, Model: r.model, Outcome: f.outcome, Took: time.Since(r.began),
+	})
+}
+
+var errTooLarge = errors.New("the answer is too large")
+
+func readBounded(response *http.Response) ([]byte, error) {
+	if response.ContentLength > answerBytesMax {
+		return nil, errTooLarge
+	}
+	var buffer bytes.Buffer
+	if response.ContentLength > 0 {
+		buffer.Grow(int(response.ContentLength) + bytes.MinRead)
+	}
+	n, err := buffer.ReadFrom(io.LimitReader(response.Body, answerBytesMax+1))
+	if n > answerBytesMax {
+		return nil, errTooLarge
+	}
+	return buffer.Bytes(), err
+}

@@ -1,0 +1,276 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/countermand/countermand/platform/postgres"
+)
+
+// What the verbs refuse; test for them with [errors.Is]. What is wrong with a
+// subscription is an [InvalidError].
+var (
+	// ErrNotFound means that there is no such subscription or delivery, or that it is
+	// another tenant's.
+	ErrNotFound = errors.New("not found")
+	// ErrRevision means that somebody has changed the subscription since.
+	ErrRevision = errors.New("the subscription was changed since that revision")
+	// ErrTooMany means that the tenant or the client has as many as it may have.
+	ErrTooMany = errors.New("there are as many subscriptions as are allowed")
+	// ErrState means that the subscription does not stand where the verb needs it.
+	ErrState = errors.New("the subscription's state does not allow it")
+	// ErrCursor means that a cursor is none that a list has returned.
+	ErrCursor = errors.New("cursor is none that a list has returned")
+)
+
+// AnyRevision changes a subscription whatever its revision is.
+const AnyRevision int64 = 0
+
+// Scope is whose subscriptions a verb may see.
+type Scope struct {
+	Tenant string
+	// Everyone is the scope of operators.
+	Everyone bool
+}
+
+// Create stores a subscription for a tenant and a client, and returns it with its first
+// signing secret, which is never told again. It begins pending: its sink is asked at
+// once.
+func (s *Store) Create(ctx context.Context, tenant, client string, sub Subscription) (Subscription, error) {
+	if sub.SinkCredential.bare() {
+		return Subscription{}, InvalidError{{"/sinkcredential", "want the credential with its secret"}}
+	}
+	if _, err := sub.compile(s.config.Guard, s.offered); err != nil {
+		return Subscription{}, err
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return Subscription{}, fmt.Errorf("id of a subscription: %w", err)
+	}
+	now := time.Now()
+	r := &row{id: id, tenant: tenant, client: client, state: Pending, stated: sub.stated(), credential: sub.SinkCredential, secrets: []Secret{newSecret(now)}}
+	document, credential, secrets, err := s.sealed(r)
+	if err != nil {
+		return Subscription{}, err
+	}
+	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+		// The row of the generation makes creators wait for each other, so that the count
+		// holds when they commit.
+		if err := bump(ctx, tx); err != nil {
+			return err
+		}
+		var ofTenant, ofClient int
+		err := tx.QueryRow(ctx, `
+			select count(*), count(*) filter (where client = $2) from webhook_subscription
+			where tenant = $1 and state <> 'deleted'`, tenant, client).Scan(&ofTenant, &ofClient)
+		switch {
+		case err != nil:
+			return err
+		case ofTenant >= s.config.TenantMax:
+			return fmt.Errorf("%w: the tenant has %d", ErrTooMany, ofTenant)
+		case client != "" && ofClient >= s.config.ClientMax:
+			return fmt.Errorf("%w: the client has %d", ErrTooMany, ofClient)
+		}
+		rows, err := tx.Query(ctx, `
+			insert into webhook_subscription (id, tenant, client, state, document, credential, secrets, lane, ask_at)
+			values ($1, $2, $3, 'pending', $4, $5, $6, $7, clock_timestamp())
+			returning `+rowColumns, id, tenant, client, document, credential, secrets, laneOf(id))
+		if err != nil {
+			return err
+		}
+		r, err = pgx.CollectExactlyOneRow(rows, s.scanOne)
+		return err
+	})
+	if err != nil {
+		return Subscription{}, fmt.Errorf("create subscription: %w", err)
+	}
+	s.woken()
+	created := r.subscription(now)
+	created.Signing = r.secrets
+	return created, nil
+}
+
+func (s *Subscription) stated() stated {
+	return stated{
+		Source: s.Source, Types: s.Types, Config: s.Config, Filters: s.Filters, Sink: s.Sink, ProtocolSettings: s.ProtocolSettings,
+	}
+}
+
+// bump has every matcher load the subscriptions anew.
+func bump(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, "update webhook_generation set n = n + 1")
+	return err
+}
+
+// Get returns one subscription.
+func (s *Store) Get(ctx context.Context, scope Scope, id string) (Subscription, error) {
+	r, err := s.load(ctx, s.pool, scope, id, "")
+	if err != nil {
+		return Subscription{}, err
+	}
+	return r.subscription(time.Now()), nil
+}
+
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+func (s *Store) load(ctx context.Context, from querier, scope Scope, id, lock string) (*row, error) {
+	key, err := uuid.Parse(id)
+	if err != nil || key.String() != id {
+		return nil, ErrNotFound
+	}
+	rows, err := from.Query(ctx, "select "+rowColumns+` from webhook_subscription
+		where id = $1 and state <> 'deleted' and ($2 or tenant = $3) `+lock, key, scope.Everyone, scope.Tenant)
+	if err != nil {
+		return nil, fmt.Errorf("read subscription %s: %w", id, err)
+	}
+	r, err := pgx.CollectExactlyOneRow(rows, s.scanOne)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, ErrNotFound
+	case err != nil:
+		return nil, fmt.Errorf("read subscription %s: %w", id, err)
+	}
+	return r, nil
+}
+
+// Page is a part of the list of subscriptions.
+type Page struct {
+	Subscriptions []Subscription
+	// Next continues the list; empty when this is the last part.
+	Next string
+}
+
+// ListMax bounds one part of a list.
+const ListMax = 200
+
+// List returns subscriptions in the order in which they were made, those after the
+// cursor, of that state unless it is empty.
+func (s *Store) List(ctx context.Context, scope Scope, state State, cursor string, limit int) (Page, error) {
+	after := uuid.Nil
+	if cursor != "" {
+		var err error
+		if after, err = uuid.Parse(cursor); err != nil {
+			return Page{}, ErrCursor
+		}
+	}
+	limit = max(1, min(limit, ListMax))
+	rows, err := s.pool.Query(ctx, "select "+rowColumns+` from webhook_subscription
+		where id > $1 and state <> 'deleted' and ($2 or tenant = $3) and ($4 = '' or state = $4)
+		order by id limit $5`, after, scope.Everyone, scope.Tenant, string(state), limit+1)
+	if err != nil {
+		return Page{}, fmt.Errorf("list subscriptions: %w", err)
+	}
+	all, err := pgx.CollectRows(rows, s.scanOne)
+	if err != nil {
+		return Page{}, fmt.Errorf("list subscriptions: %w", err)
+	}
+	page := Page{Subscriptions: make([]Subscription, 0, len(all))}
+	for _, r := range all[:min(limit, len(all))] {
+		page.Subscriptions = append(page.Subscriptions, r.subscription(time.Now()))
+	}
+	if len(all) > limit {
+		page.Next = page.Subscriptions[limit-1].ID
+	}
+	return page, nil
+}
+
+// change applies a change to a subscription under its lock.
+func (s *Store) change(ctx context.Context, scope Scope, id string, revision int64, apply func(tx pgx.Tx, r *row) error) (Subscription, error) {
+	var r *row
+	err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) (err error) {
+		if err := bump(ctx, tx); err != nil { // first, as Create does, so that the two never deadlock
+			return err
+		}
+		if r, err = s.load(ctx, tx, scope, id, "for update"); err != nil {
+			return err
+		}
+		if revision != AnyRevision && revision != r.revision {
+			return fmt.Errorf("%w %d: it is at %d", ErrRevision, revision, r.revision)
+		}
+		if err := apply(tx, r); err != nil {
+			return err
+		}
+		return s.write(ctx, tx, r)
+	})
+	if err != nil {
+		return Subscription{}, err
+	}
+	s.woken()
+	return r.subscription(time.Now()), nil
+}
+
+// write stores a row that was loaded under its lock, as its next revision.
+func (s *Store) write(ctx context.Context, tx pgx.Tx, r *row) error {
+	document, credential, secrets, err := s.sealed(r)
+	if err != nil {
+		return err
+	}
+	err = tx.QueryRow(ctx, `
+		update webhook_subscription set revision = revision + 1, updated_at = clock_timestamp(), state = $2, reason = $3, document = $4,
+			credential = $5, secrets = $6, since = $7, granted_at = $8, granted_by = $9, allowed_rate = $10, ask_at = $11, asked = $12,
+			failures = $13, rest_until = $14, callback = case when $11::timestamptz is null then null else callback end
+		where id = $1 returning revision, updated_at`,
+		r.id, string(r.state), r.reason, document, credential, secrets, r.since, r.grantedAt, r.grantedBy, r.allowedRate, r.askAt, r.asked,
+		r.failures, r.restUntil).Scan(&r.revision, &r.updatedAt)
+	if err != nil {
+		return fmt.Errorf("write subscription %s: %w", r.id, err)
+	}
+	return nil
+}
+
+// Replace states a subscription anew. A new sink is asked for permission before anything
+// is sent to it, and what is secret in the credential must come with it; otherwise a
+// credential without its secret keeps the one that is stored.
+func (s *Store) Replace(ctx context.Context, scope Scope, sub Subscription, revision int64) (Subscription, error) {
+	return s.change(ctx, scope, sub.ID, revision, func(tx pgx.Tx, r *row) error {
+		moved := sub.Sink != r.stated.Sink
+		if sub.SinkCredential.bare() {
+			if moved || r.credential == nil || r.credential.Type != sub.SinkCredential.Type {
+				return InvalidError{{"/sinkcredential", "want the credential with its secret, which another sink must not get unseen"}}
+			}
+			sub.SinkCredential = r.credential
+		}
+		if _, err := sub.compile(s.config.Guard, s.offered); err != nil {
+			return err
+		}
+		before := r.stated.Config[configOrder]
+		r.stated, r.credential = sub.stated(), sub.SinkCredential
+		if moved {
+			r.ask(time.Now())
+		}
+		if order := r.stated.Config[configOrder]; order != before {
+			_, err := tx.Exec(ctx, "update webhook_delivery set ordered = $2 where subscription = $1 and state = 'pending'", r.id, order == orderKey)
+			if err != nil {
+				return fmt.Errorf("order of the deliveries of %s: %w", r.id, err)
+			}
+		}
+		return nil
+	})
+}
+
+// ask begins asking the sink for permission.
+func (r *row) ask(now time.Time) {
+	r.grantedAt, r.grantedBy, r.allowedRate = nil, "", nil
+	r.since, r.askAt, r.asked = now, &now, 0
+	r.failures, r.restUntil = 0, nil
+	if r.state != Paused {
+		r.state, r.reason = Pending, ""
+	}
+}
+
+// Delete removes a subscription. What waits for its sink is not sent any more, and goes
+// with the next clean-up.
+func (s *Store) Delete(ctx context.Context, scope Scope, id string, revision int64) error {
+	_, err := s.change(ctx, scope, id, revision, func(_ pgx.Tx, r *row) error {
+		r.state, r.reason, r.askAt, r.credential, r.secrets = deleted, "", nil, nil, nil
+		return nil
+	})
+	return err
+}
