@@ -141,7 +141,7 @@ func write(w http.ResponseWriter, status int, document any) error {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(text, '\n')) //nolint:gosec // JSON, and errors are the client's leaving
+	_, _ = w.Write(append(text, '\n'))
 	return nil
 }
 
