@@ -1,6 +1,9 @@
 package broker
 
-import "testing"
+import (
+	"math"
+	"testing"
+)
 
 // The expected hashes are those of Kafka's own UtilsTest.testMurmur2.
 func TestMurmur2MatchesKafka(t *testing.T) {
@@ -10,6 +13,12 @@ func TestMurmur2MatchesKafka(t *testing.T) {
 	} {
 		if got := int32(murmur2(key)); got != want {
 			t.Errorf("murmur2(%q) = %d, want %d", key, got, want)
+		}
+		// Kafka clears the sign before it divides.
+		for _, n := range []int{1, 8, 12} {
+			if got, want := Partition(key, n), int(want&math.MaxInt32)%n; got != want {
+				t.Errorf("Partition(%q, %d) = %d, want %d", key, n, got, want)
+			}
 		}
 	}
 }

@@ -222,8 +222,7 @@ func TestNeighbours(t *testing.T) {
 			a, b, c := command(t, reserve, 0, "a"), command(t, reserve, 0, "b"), command(t, reserve, 2, "c")
 			r.exec("delete from consumer_position")
 			r.commands = r.processor(r.wake, 1) // whoever is blamed in error is lost
-			r.send(a, b, c)
-			r.feed()
+			r.feedTogether(a, b, c)
 			r.wantReply(a, "")
 			r.wantReply(c, "")
 			r.pass(0)
@@ -238,4 +237,33 @@ func TestNeighbours(t *testing.T) {
 			}
 		})
 	}
+	t.Run("what is behind the one to blame waits for its retry", func(t *testing.T) {
+		t.Parallel()
+		r := setup(t)
+		r.on("reserve b", func(ctx context.Context, tx pgx.Tx, call int) error {
+			if call > 2 { // with the others, and alone
+				return nil
+			}
+			_, err := tx.Exec(ctx, "insert into note values ($1)", "nowhere")
+			return err
+		})
+		behind := command(t, reserve, 1, "d")
+		r.feedTogether(command(t, reserve, 0, "a"), command(t, reserve, 1, "b"), behind, command(t, reserve, 2, "c"))
+		r.wantReply(behind, "")
+		if got := read[string](r, "select string_agg(item, ' ' order by id) from effect where item in ('b', 'd')"); got != "b d" {
+			t.Errorf("effects %q, want b before d", got)
+		}
+	})
+}
+
+// feedTogether lets a feed have these commands in one batch, as a rule: they arrive while it is
+// busy with others.
+func (r *rig) feedTogether(all ...events.Event) {
+	r.t.Helper()
+	r.on("reserve pass", func(context.Context, pgx.Tx, int) error {
+		time.Sleep(20 * time.Millisecond)
+		return nil
+	})
+	r.send(slices.Concat([]events.Event{command(r.t, reserve, 3, "pass"), command(r.t, reserve, 3, "pass")}, all)...)
+	r.feed()
 }

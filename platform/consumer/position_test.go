@@ -54,6 +54,25 @@ func TestPositions(t *testing.T) {
 		}
 		stop()
 	})
+	t.Run("nor does one of several", func(t *testing.T) {
+		t.Parallel()
+		r := setup(t)
+		r.on("reserve b", func(ctx context.Context, _ pgx.Tx, _ int) error {
+			_, err := r.pool.Exec(ctx, "update consumer_position set handled = 7 where partition = 1")
+			return err
+		})
+		_, err := r.process(command(t, reserve, 0, "a"), command(t, reserve, 1, "b"), command(t, reserve, 2, "c"))
+		if !consumer.IsFenced(err) {
+			t.Errorf("error = %v, want one of a position that was moved", err)
+		}
+		r.wantEffects()
+		if n := read[int](r, "select count(*) from inbox"); n != 0 {
+			t.Errorf("%d inbox entries", n)
+		}
+		if got := read[string](r, "select string_agg(handled::text, ' ' order by partition) from consumer_position"); got != "0 7 0" {
+			t.Errorf("the positions are %s", got)
+		}
+	})
 	t.Run("a topic made anew is read from its start, and effects stay single", func(t *testing.T) {
 		t.Parallel()
 		r := setup(t)

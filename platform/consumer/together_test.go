@@ -200,6 +200,20 @@ func TestHandleAll(t *testing.T) {
 			}
 		})
 	}
+	t.Run("the others stay together in one transaction", func(t *testing.T) {
+		t.Parallel()
+		r := setup(t)
+		g := gather(r, 2)
+		g.ends["reserve bad"] = errFlaky
+		batch, err := r.process(command(t, reserve, 0, "a"), command(t, reserve, 1, "bad"), command(t, reserve, 2, "c"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done, failed := batch.Outcome(); len(done) != 2 || len(failed) != 1 {
+			t.Errorf("done %v, failed %v", done, failed)
+		}
+		r.wantEffects("reserve a", "reserve c")
+	})
 	t.Run("an item may reply later", func(t *testing.T) {
 		t.Parallel()
 		r := setup(t)

@@ -61,10 +61,6 @@ func newWorker(f *Feed, partitions []int, positions map[Source]uint64) *worker {
 // run reads and processes until ctx ends (nil) or the positions it works from
 // can no longer be trusted (an error).
 func (w *worker) run(ctx context.Context) error {
-	// Before the first batch it must be known which keys are parked.
-	if _, err := w.letters.look(ctx); err != nil {
-		return err
-	}
 	for {
 		if err := w.read(ctx); !errors.Is(err, errMissed) {
 			return err
@@ -109,6 +105,7 @@ func (w *worker) read(ctx context.Context) error {
 
 func (w *worker) loop(ctx context.Context, arrived <-chan []broker.Delivery) error {
 	for {
+		// It comes first: before the first batch it must be known which keys are parked.
 		if err := w.redrive(ctx); err != nil {
 			return err
 		}

@@ -31,6 +31,13 @@ func TestParkedKey(t *testing.T) {
 		if got := states(letters); got != "dead parked parked" || !letters[0].HoldsKey {
 			t.Fatalf("letters are %s: %+v", got, letters[0])
 		}
+		// One of another key, whose turn comes after theirs, shows that they were passed over.
+		s.fail(never, "c1")
+		s.send("third", "c1")
+		last := s.letters(4)[3]
+		s.fail(nil, "c1")
+		s.redrive(last)
+		s.wantPainted("b1", "c1")
 		second, err := s.store.Get(t.Context(), number(t, letters[1]))
 		if err != nil || second.Behind != letters[0].ID || second.Attempts != 0 {
 			t.Errorf("%+v, %v", second, err)
@@ -41,10 +48,10 @@ func TestParkedKey(t *testing.T) {
 		s.letters(4)
 		s.fail(nil, "a1")
 		s.redrive(letters[0])
-		s.wantPainted("b1", "a1", "a2", "a3", "a4")
+		s.wantPainted("b1", "c1", "a1", "a2", "a3", "a4")
 		s.letters(0)
 		s.send("k", "a5") // and the key is free again
-		s.wantPainted("b1", "a1", "a2", "a3", "a4", "a5")
+		s.wantPainted("b1", "c1", "a1", "a2", "a3", "a4", "a5")
 	})
 	t.Run("a discard releases them as well", func(t *testing.T) {
 		t.Parallel()

@@ -3,6 +3,7 @@ package deadletter_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -75,6 +76,24 @@ func TestRedrive(t *testing.T) {
 			t.Errorf("log %+v", again.Log)
 		}
 		s.wantPainted()
+	})
+	t.Run("many that fail and rest do not keep another from its turn", func(t *testing.T) {
+		t.Parallel()
+		s := setup(t, consumertest.Config{AttemptsMax: 1000})
+		const many = 70 // more than one look takes
+		names := make([]string, many+1)
+		for n := range names {
+			names[n] = fmt.Sprintf("a%02d", n)
+		}
+		s.fail(never, names...)
+		s.send("k", names...)
+		letters := s.letters(len(names))
+		s.fail(func(context.Context) error { return errOut }, names[:many]...)
+		s.fail(nil, names[many])
+		for _, l := range letters {
+			s.redrive(l)
+		}
+		s.wantPainted(names[many])
 	})
 	t.Run("what died too often again takes force", func(t *testing.T) {
 		t.Parallel()

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -84,6 +85,22 @@ func TestNATSRestartKeepsStreamAndMessages(t *testing.T) {
 		n.Stop()
 		n.Stop()
 		wantMessages(t, connectJetStream(t, startTestNATS(t, cfg)), 20)
+	}
+}
+
+// A server without this acknowledges up to two minutes before it has written.
+func TestNATSSyncsBeforeItAcknowledges(t *testing.T) {
+	n := startTestNATS(t, NATSConfig{StoreDir: t.TempDir()})
+	if !n.server.JetStreamConfig().SyncAlways {
+		t.Error("the server in this process does not")
+	}
+	t.Setenv("NATS_TOKEN", "token")
+	shipped, err := server.ProcessConfigFile(filepath.FromSlash("../../deployments/docker/nats.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !shipped.SyncAlways {
+		t.Error("the server of deployments/docker/nats.conf does not")
 	}
 }
 

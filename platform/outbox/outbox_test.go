@@ -52,22 +52,26 @@ func TestWriteRefusesWhatNoBrokerTakes(t *testing.T) {
 // The two ways in which outboxes commonly lose or reorder events.
 func TestCommitOrder(t *testing.T) {
 	t.Parallel()
+	// Ordered by transaction id, behind the oldest open one, 2 would come first: it is
+	// the only one that may be read, and 1 follows when the unrelated one has ended.
 	t.Run("a transaction that got its xid early does not overtake one that wrote before it", func(t *testing.T) {
 		t.Parallel()
 		r := setup(t)
 		if _, err := r.Exec(t.Context(), "create table other (id int); create table k (id int); insert into k values (1)"); err != nil {
 			t.Fatal(err)
 		}
+		early, unrelated, late := r.begin(), r.begin(), r.begin()
+		r.in(early, "insert into other values (2)") // has its xid
+		r.in(unrelated, "insert into other values (0)")
+		r.in(late, "select from k for update")
+		r.writeIn(late, "1")
+		r.commit(late)
+		r.in(early, "select from k for update")
+		r.writeIn(early, "2")
+		r.commit(early)
 		r.relay("relay", outbox.RelayConfig{})
-		t0, t2, t1 := r.begin(), r.begin(), r.begin()
-		r.in(t0, "insert into other values (0)") // open to the end
-		r.in(t2, "insert into other values (2)") // has its xid
-		r.in(t1, "select from k for update")
-		r.writeIn(t1, "1")
-		r.commit(t1)
-		r.in(t2, "select from k for update")
-		r.writeIn(t2, "2")
-		r.commit(t2)
+		r.await("an event", func() bool { return len(r.broker.all()) > 0 })
+		r.commit(unrelated)
 		r.awaitEmpty()
 		r.wantStored("1", "2")
 	})

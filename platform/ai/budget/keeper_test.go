@@ -118,7 +118,8 @@ func TestTheBooksBalanceWhateverHappens(t *testing.T) {
 			t.Parallel()
 			r := setup(t)
 			random := rand.New(rand.NewPCG(seed, 7))
-			config := budget.Config{LeaseFor: 300 * time.Millisecond, ReclaimAfter: 50 * time.Millisecond, IdleAfter: 20 * time.Millisecond}
+			// Long enough for a busy machine: a node that comes too late refuses calls.
+			config := budget.Config{LeaseFor: 10 * time.Second, ReclaimAfter: 50 * time.Millisecond, IdleAfter: 20 * time.Millisecond}
 			nodes := []*node{r.node(config), r.node(config)}
 			policy := []budget.OnUncertain{budget.Hold, budget.Charge, budget.Drop}[random.IntN(3)]
 			limits := month("tenant", (20+random.Int64N(4000))*mostCost)
@@ -137,6 +138,7 @@ func TestTheBooksBalanceWhateverHappens(t *testing.T) {
 				})
 			}
 			// One that is killed with calls in every state.
+			config.LeaseFor = 300 * time.Millisecond
 			dead := r.dead(config)
 			for range 5 {
 				if res, err := dead.Reserve(t.Context(), call()); err == nil {
@@ -214,9 +216,10 @@ func one(t *testing.T, k *budget.Keeper, random *rand.Rand, policy budget.OnUnce
 func TestAProcessThatDiesLeavesNothingOpen(t *testing.T) {
 	t.Parallel()
 	r := setup(t)
-	config := budget.Config{LeaseFor: 200 * time.Millisecond, ReclaimAfter: 50 * time.Millisecond}
+	config := budget.Config{LeaseFor: 10 * time.Second, ReclaimAfter: 50 * time.Millisecond}
 	alive := r.node(config)
 	r.put(alive, month("m", 1000*mostCost))
+	config.LeaseFor = 2 * time.Second
 	dead := r.dead(config)
 	stored := r.reserve(dead)
 	r.dispatch(stored)
@@ -410,7 +413,7 @@ func TestAClosedReservationDispatchesNothing(t *testing.T) {
 func TestWithoutTheDatabaseCallsAreRefused(t *testing.T) {
 	t.Parallel()
 	r := setup(t)
-	k := r.dead(budget.Config{LeaseFor: 150 * time.Millisecond})
+	k := r.dead(budget.Config{LeaseFor: time.Second})
 	r.reserve(k).Close() // there is no budget yet, but that is known
 	r.until("what is known is too old", func() bool {
 		_, err := k.Reserve(t.Context(), call())

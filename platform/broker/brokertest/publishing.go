@@ -256,7 +256,7 @@ func (s *suite) copies(t *testing.T) {
 		r := s.rig(t)
 		one := r.message("a", 1)
 		offsets := make(map[uint64]string)
-		for _, id := range []string{"é", "a b", "a\r\nNats-Rollup: all", "%41", "A"} {
+		for _, id := range []string{"é", "a b", "a\nb", " a b", "a b ", "a\r\nNats-Rollup: all", "%41", "A"} {
 			one.PublishID = string(r.topic) + id
 			receipt := r.publish(t, one)[0]
 			if other, taken := offsets[receipt.Offset]; receipt.Duplicate || taken {

@@ -18,6 +18,29 @@ import (
 	"github.com/countermand/countermand/platform/broker/kafkabroker"
 )
 
+// A server that answers when its leader alone has a batch loses it with the leader.
+func TestAllReplicasMustHaveABatch(t *testing.T) {
+	f := fake(t)
+	b := plain(t, f.Addr())
+	var mu sync.Mutex
+	acks := make(map[int16]int)
+	f.Cluster().ControlKey(int16(kmsg.Produce), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		f.Cluster().KeepControl()
+		mu.Lock()
+		defer mu.Unlock()
+		acks[request.(*kmsg.ProduceRequest).Acks]++
+		return nil, nil, false
+	})
+	publish(t, b, message("a", 0))
+	publish(t, b, slices.Concat(messages("a", 1, 30), messages("c", 0, 30))...)
+	mu.Lock()
+	defer mu.Unlock()
+	const all = -1
+	if len(acks) != 1 || acks[all] < 2 {
+		t.Errorf("requests by the acks they ask for: %v, want all of them to ask for %d", acks, all)
+	}
+}
+
 // What a server answers without saying whether the batch is stored, or that it is
 // not yet: the same bytes are sent again, and are stored once.
 func TestALostAckLeavesOneRecord(t *testing.T) {

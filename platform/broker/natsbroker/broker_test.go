@@ -24,6 +24,17 @@ func TestEnsure(t *testing.T) {
 			t.Errorf("%d messages are left, want 1", n)
 		}
 	})
+	t.Run("a stream of our own remembers publish ids, and nobody can take messages out of it", func(t *testing.T) {
+		b, _ := open(t, Config{})
+		stream, err := b.js.Stream(t.Context(), streamName(topic.Domain()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := stream.CachedInfo().Config
+		if c.Duplicates != duplicateWindow || !c.DenyDelete || !c.DenyPurge || c.AllowDirect || c.Discard != jetstream.DiscardNew {
+			t.Errorf("it is made as %+v", c)
+		}
+	})
 	t.Run("another number of partitions is refused", func(t *testing.T) {
 		_, conn := open(t, Config{Partitions: 8})
 		other, err := New(conn, Config{Partitions: 4})

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/countermand/countermand/platform/broker"
 )
 
@@ -128,6 +130,31 @@ func TestPublishBatch(t *testing.T) {
 		}
 	})
 
+	t.Run("a stream of somebody else that has taken the subjects gets nothing", func(t *testing.T) {
+		b, conn := open(t, Config{})
+		js, err := jetstream.New(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := js.DeleteStream(t.Context(), streamName(topic.Domain())); err != nil {
+			t.Fatal(err)
+		}
+		foreign, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "foreign", Subjects: []string{topic.Domain() + ".>"}, AllowAtomicPublish: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range []int{1, 20} { // by itself, and in an atomic batch
+			for i, receipt := range b.PublishBatch(t.Context(), messages("a", n)) {
+				if !errors.Is(receipt.Err, broker.ErrUnavailable) {
+					t.Errorf("message %d of %d: %v, want ErrUnavailable", i, n, receipt.Err)
+				}
+			}
+		}
+		info, err := foreign.Info(t.Context())
+		if err != nil || info.State.Msgs != 0 {
+			t.Errorf("it has %d messages; %v", info.State.Msgs, err)
+		}
+	})
 	t.Run("streams do not wait for each other", func(t *testing.T) {
 		b, _ := open(t, Config{})
 		if err := b.Ensure(t.Context(), "other.things.events"); err != nil {
