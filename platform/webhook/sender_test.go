@@ -199,7 +199,7 @@ func TestRetryAfterIsObeyedForTheWholeSinkAndCapped(t *testing.T) {
 
 func TestADeliveryThatNobodyTakesBecomesADeadLetterAndCanBeSentAgain(t *testing.T) {
 	t.Parallel()
-	r := setup(t, func(c *webhook.Config) { c.RetryFor = 100 * time.Millisecond })
+	r := setup(t, func(c *webhook.Config) { c.RetryFor = 1500 * time.Millisecond })
 	var well atomic.Bool
 	sink := receive(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
 		if !well.Load() {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
@@ -145,6 +146,21 @@ func (s *suiteServer) Remove(t *testing.T, topic events.Topic) {
 	answer, err := request.RequestWith(t.Context(), s.other)
 	if err != nil || answer.Topics[0].ErrorCode != 0 {
 		t.Fatalf("remove %s: %+v, %v", topic, answer, err)
+	}
+	// A real server learns of it from its controller, and until then tells of the topic
+	// as if it were there: Ensure would find nothing to do.
+	ask := kmsg.NewPtrMetadataRequest()
+	about := kmsg.NewMetadataRequestTopic()
+	about.Topic = new(string(topic))
+	ask.Topics = append(ask.Topics, about)
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		answer, err := ask.RequestWith(t.Context(), s.other)
+		if err == nil && answer.Topics[0].ErrorCode == kerr.UnknownTopicOrPartition.Code {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s is still there: %+v, %v", topic, answer, err)
+		}
 	}
 }
 
