@@ -12,6 +12,7 @@ import (
 
 	"github.com/countermand/countermand/cmd/internal/wire"
 	"github.com/countermand/countermand/events/asyncapi"
+	"github.com/countermand/countermand/platform/webhook"
 )
 
 func specCommand() *cobra.Command {
@@ -24,7 +25,7 @@ func specOpenAPICommand() *cobra.Command {
 	var out, routes string
 	cmd := &cobra.Command{
 		Use: "openapi", Short: "Write the OpenAPI 3.1 document of a route table", Args: cobra.NoArgs,
-		Long: `Openapi writes what a gateway with that route table answers at /openapi.json: its
+		Long: `Openapi writes what a gateway with that route table and webhooks answers at /openapi.json: its
 routes with the schemas of their bodies, their answers and the credentials they ask for.`,
 		Example: `  countermand spec openapi --routes routes.yaml --out api`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -32,7 +33,7 @@ routes with the schemas of their bodies, their answers and the credentials they 
 			if err != nil {
 				return err
 			}
-			document, err := table.OpenAPI()
+			document, err := table.OpenAPI(webhook.OpenAPI())
 			if err != nil {
 				return err
 			}

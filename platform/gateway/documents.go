@@ -50,7 +50,7 @@ func (s *snapshot) mountDocuments(g *Gateway) error {
 	if s.table.undocumented {
 		return nil
 	}
-	openAPI, err := s.table.OpenAPI()
+	openAPI, err := s.table.OpenAPI(g.deps.Described...)
 	if err != nil {
 		return fmt.Errorf("openapi document: %w", err)
 	}
@@ -58,7 +58,10 @@ func (s *snapshot) mountDocuments(g *Gateway) error {
 	if err != nil {
 		return fmt.Errorf("docs: %w", err)
 	}
-	entries := s.table.docsEntries()
+	entries, err := s.table.docsEntries(g.deps.Described)
+	if err != nil {
+		return fmt.Errorf("docs: %w", err)
+	}
 	documents := map[string]struct {
 		id    string
 		serve handler
@@ -132,7 +135,7 @@ func (g *Gateway) serveDocs(x *exchange, r *http.Request, entries []docsEntry) {
 }
 
 // docsEntries returns what the page tells of each route.
-func (t *Table) docsEntries() (entries []docsEntry) {
+func (t *Table) docsEntries(fragments [][]byte) (entries []docsEntry, err error) {
 	d := &description{table: t, schemas: object{}, tags: make(map[string]bool)}
 	add := func(info RouteInfo, operation object, body *contract) {
 		e := docsEntry{ID: info.ID, Method: info.Method, Path: info.Path, Auth: info.Auth, Scopes: info.Scopes}
@@ -163,7 +166,13 @@ func (t *Table) docsEntries() (entries []docsEntry) {
 			add(t.asked(rt), operation, nil)
 		}
 	}
-	return entries
+	for _, text := range fragments {
+		err := d.fragment(text, func(info RouteInfo, operation object) { add(info, operation, nil) })
+		if err != nil {
+			return nil, err
+		}
+	}
+	return entries, nil
 }
 
 // curlOf returns a command that tries a route.

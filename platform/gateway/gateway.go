@@ -38,6 +38,8 @@ type Deps struct {
 	Keys func(ctx context.Context, key string) (Identity, error)
 	// Resources are served beside operations; there may be none.
 	Resources []Resource
+	// Described is what the documents tell of the resources, see [Table.OpenAPI].
+	Described [][]byte
 }
 
 // Gateway serves a route table over HTTP. Make it with [New]; it is safe for

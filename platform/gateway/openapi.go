@@ -14,8 +14,10 @@ import (
 type object map[string]any
 
 // OpenAPI returns the OpenAPI 3.1 document of the routes of the table and of what is
-// always there, but for the documents themselves. It depends on nothing but the table.
-func (t *Table) OpenAPI() ([]byte, error) {
+// always there, but for the documents themselves. It depends on nothing but the table and
+// the fragments, which describe resources: {"tag", "paths", "schemas"} in JSON, the latter
+// two as in OpenAPI. They may refer to the responses and schemas of the document.
+func (t *Table) OpenAPI(fragments ...[]byte) ([]byte, error) {
 	d := &description{table: t, schemas: object{}, tags: make(map[string]bool)}
 	paths := object{}
 	put := func(method, pattern string, operation object) {
@@ -37,6 +39,12 @@ func (t *Table) OpenAPI() ([]byte, error) {
 	}
 	for _, rt := range builtIn {
 		put(rt.Method, rt.Path, d.builtIn(rt))
+	}
+	for _, text := range fragments {
+		err := d.fragment(text, func(info RouteInfo, operation object) { put(info.Method, info.Path, operation) })
+		if err != nil {
+			return nil, err
+		}
 	}
 	components := object{"schemas": d.schemas, "responses": sharedResponses()}
 	if schemes := t.securitySchemes(); len(schemes) > 0 {

@@ -45,7 +45,7 @@ func (r *rig) client(anonymous bool, as gateway.Identity) *client {
 		r.t.Fatal(err)
 	}
 	g, err := gateway.New(gateway.Config{Secret: []byte("at least sixteen bytes")}, table, gateway.Deps{
-		Publisher: nothing{}, Operations: nothing{}, Lookup: nothing{}.Lookup, Resources: r.store.Resources(anonymous),
+		Publisher: nothing{}, Operations: nothing{}, Lookup: nothing{}.Lookup, Resources: r.store.Resources(anonymous), Described: [][]byte{webhook.OpenAPI()},
 	})
 	if err != nil {
 		r.t.Fatal(err)

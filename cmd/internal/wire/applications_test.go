@@ -10,17 +10,18 @@ import (
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/events/asyncapi"
+	"github.com/countermand/countermand/platform/webhook"
 )
 
 var update = flag.Bool("update", false, "write docs/reference/asyncapi-*.json and openapi.json anew")
 
-// The committed document is that of the shop's route table.
+// The committed document is that of the shop's route table, at a gateway with webhooks.
 func TestOpenAPI(t *testing.T) {
 	table, err := ParseRoutes(BuiltInRoutes, shopRoutes, func(string) (string, bool) { return "", false })
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := table.OpenAPI()
+	want, err := table.OpenAPI(webhook.OpenAPI())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -193,13 +193,14 @@ func newGateway(
 		return nil, err
 	}
 	var resources []gateway.Resource
+	var described [][]byte
 	if hooks != nil {
-		resources = hooks.Resources(config.Webhooks.Anonymous)
+		resources, described = hooks.Resources(config.Webhooks.Anonymous), [][]byte{webhook.OpenAPI()}
 	}
 	return gateway.New(
 		gateway.Config{Secret: config.Secret, Hosts: config.Edge.Hosts, AsyncAPI: messages, Registerer: process.Registry, Logger: process.Logger},
 		table.Table,
-		gateway.Deps{Publisher: committer, Operations: operations{reader}, Lookup: b.Lookup, Keys: keys, Source: b, Resources: resources},
+		gateway.Deps{Publisher: committer, Operations: operations{reader}, Lookup: b.Lookup, Keys: keys, Source: b, Resources: resources, Described: described},
 	)
 }
 
