@@ -192,7 +192,7 @@ func (s *session) stopBackground(ctx context.Context) error {
 	_ = syscall.Kill(group, syscall.SIGINT) // it may have ended already
 	told := time.Now()
 	err := product.Await(ctx, stopTimeout, func() error {
-		if gone := syscall.Kill(group, 0) != nil; gone {
+		if errors.Is(syscall.Kill(group, 0), syscall.ESRCH) {
 			return nil
 		}
 		// A shell goes on when the command that it waited for ended by itself in the
