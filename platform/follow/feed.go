@@ -227,7 +227,7 @@ func (g *group) wake() {
 }
 
 // join makes a follower a member of its group and returns what is kept after the
-// position and wanted; all of it when the position is nil, for now. It reports false
+// position and wanted; all of it when the position is nil. It reports false
 // when the position is before what is kept. The caller holds the lock.
 func (f *feed) join(member *Follower, after position) (pending []*entry, ok bool) {
 	if after != nil {
