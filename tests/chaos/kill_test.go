@@ -54,7 +54,7 @@ func TestKillNineLosesNothing(t *testing.T) {
 	if at.err != nil {
 		t.Fatal(at.err)
 	}
-	if err := product.AwaitGone(t.Context(), below, time.Minute); err != nil {
+	if err := product.AwaitGone(t.Context(), below, 10*time.Second); err != nil {
 		t.Errorf("the private Postgres outlives the process: %v", err)
 	}
 
