@@ -82,7 +82,7 @@ func (a *asking) Plan(ctx context.Context, q aievents.CompleteRequest) (particip
 		if err != nil {
 			return participant.Plan{}, failureOf(err)
 		}
-		return participant.Plan{Targets: ready.Targets, Most: ready.Most, Do: func(ctx context.Context, r *budget.Reservation) (participant.Answer, error) {
+		return participant.Plan{Targets: ready.Targets, Most: ready.Most, Cap: ready.Cap, Do: func(ctx context.Context, r *budget.Reservation) (participant.Answer, error) {
 			result, err := ready.Do(ctx, r)
 			return participant.Answer{Model: result.Model, Usage: result.Usage, Output: result.Output}, failureOf(err)
 		}}, nil

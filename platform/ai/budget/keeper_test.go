@@ -432,6 +432,9 @@ func TestUnkept(t *testing.T) {
 	}
 }
 
+// unfenced lets every attempt be sent.
+func unfenced(context.Context, pgx.Tx) error { return nil }
+
 func TestHold(t *testing.T) {
 	t.Parallel()
 	r := setup(t)
@@ -453,7 +456,7 @@ func TestHold(t *testing.T) {
 	r.balanced()
 
 	// A process makes a call on it and dies.
-	res, err := n.Resume(t.Context(), id, call())
+	res, err := n.Resume(t.Context(), id, call(), unfenced)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -473,7 +476,7 @@ func TestHold(t *testing.T) {
 	r.balanced()
 
 	// Another call on the same hold settles together with its answer.
-	res, err = n.Resume(t.Context(), id, call())
+	res, err = n.Resume(t.Context(), id, call(), unfenced)
 	if err != nil {
 		t.Fatal(err)
 	}
