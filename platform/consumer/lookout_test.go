@@ -144,7 +144,9 @@ func TestAFeedWithoutPartitionsHasNoLag(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.await("all partitions for another process", func() bool {
-		_, err := r.pool.Exec(t.Context(), "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and pid <> $1", conn.PgConn().PID())
+		_, err := r.pool.Exec(t.Context(), `
+			select pg_terminate_backend(l.pid) from pg_locks l join pg_database d on d.oid = l.database
+			where l.locktype = 'advisory' and l.pid <> $1 and d.datname = current_database()`, conn.PgConn().PID())
 		if err == nil {
 			_, err = other.Take(t.Context())
 		}
