@@ -27,7 +27,6 @@ func (g *Gateway) readCommand(x *exchange, r *http.Request, c *contract) (body [
 		x.problem(r, problem)
 		return nil, nil, false
 	}
-	x.holdOpen()
 	document, problem = c.decode(body)
 	if problem != nil {
 		x.problem(r, problem)
