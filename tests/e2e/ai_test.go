@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 
@@ -177,6 +178,34 @@ func TestAnAICallThatCannotBeMadeIsRefusedBeforeItIsAccepted(t *testing.T) {
 		answer := request(t, http.MethodPost, "/ai/v1/"+path, body, asJSON, "Prefer: respond-async")
 		if answer.Status != http.StatusNotFound && answer.Status != http.StatusUnprocessableEntity {
 			t.Errorf("%s: %s", path, answer)
+		}
+	}
+}
+
+// What nobody knows the price of is refused to those who have a budget, and never
+// counted as if it cost nothing.
+func TestWhatHasNoPriceIsRefusedWithinABudget(t *testing.T) {
+	t.Parallel()
+	const budget = "/admin/v1/ai/budgets/e2e-default"
+	operatorAnswer(t, http.MethodPut, budget, `{"tenant":"default","unit":"usd","period":"day","limit":1000000000000000}`)
+	defer operatorAnswer(t, http.MethodDelete, budget, "")
+	for path, body := range map[string]string{
+		"chat/completions": `{"model":"sim-echo","messages":[{"role":"user","content":[{"type":"input_audio","input_audio":{"data":"","format":"wav"}}]}]}`,
+		"responses":        `{"model":"sim-echo","input":"x","tools":[{"type":"web_search"}]}`,
+		"messages":         `{"model":"sim-echo","max_tokens":5,"messages":[{"role":"user","content":[{"type":"text","text":"x","cache_control":{"type":"ephemeral","ttl":"1h"}}]}]}`,
+	} {
+		err := product.Await(t.Context(), endTimeout, func() error { // until the budget is known
+			if answer := request(t, http.MethodPost, "/ai/v1/"+path, body, asJSON); answer.Status != http.StatusUnprocessableEntity || !strings.Contains(string(answer.Body), "price_unknown") {
+				return fmt.Errorf("%s: %s", path, answer)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		id := accepted(t, request(t, http.MethodPost, "/ai/v1/"+path, body, asJSON, "Prefer: respond-async"))
+		if op := finished(t, id, "compensated"); op.Error == nil || op.Error.Code != "price_unknown" {
+			t.Errorf("%s ends with %+v", path, op.Error)
 		}
 	}
 }

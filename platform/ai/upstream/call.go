@@ -185,7 +185,7 @@ func (p *Plan) attempt(ctx context.Context, d *deployment, s slot, reservation R
 		// What this one cannot do, another may.
 		return nil, result{err: refused, again: len(p.candidates) > 1, leave: true}
 	}
-	book, err := reservation.Dispatch(ctx, r.model)
+	book, err := reservation.Dispatch(ctx, r.model.With(p.Extra))
 	if err != nil {
 		s.leave(nil)
 		return nil, result{refusal: err}
