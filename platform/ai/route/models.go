@@ -11,7 +11,7 @@ import (
 func (h *Handler) models(w http.ResponseWriter, r *http.Request) {
 	f := formatOf(r)
 	list := []any{}
-	for _, m := range h.router.Models(gateway.IdentityOf(r.Context()).Tenant) {
+	for _, m := range h.router.Models(CallerOf(gateway.IdentityOf(r.Context())).Tenant) {
 		list = append(list, f.model(m))
 	}
 	answer(w, f.modelList(list))
@@ -19,7 +19,7 @@ func (h *Handler) models(w http.ResponseWriter, r *http.Request) {
 
 func (h *Handler) model(w http.ResponseWriter, r *http.Request) {
 	f, name := formatOf(r), r.PathValue("model")
-	for _, m := range h.router.Models(gateway.IdentityOf(r.Context()).Tenant) {
+	for _, m := range h.router.Models(CallerOf(gateway.IdentityOf(r.Context())).Tenant) {
 		if m.Name == name {
 			answer(w, f.model(m))
 			return

@@ -144,22 +144,22 @@ func or(text, otherwise string) string {
 	return text
 }
 
-// callerOf tells who pays.
-func callerOf(identity gateway.Identity) ai.Caller {
-	return ai.Caller{Tenant: identity.Tenant, App: identity.Client, Key: identity.Key}
+// CallerOf tells who pays for what the identity asks for.
+func CallerOf(identity gateway.Identity) ai.Caller {
+	return ai.Caller{Tenant: or(identity.Tenant, ai.DefaultTenant), App: identity.Client, Key: identity.Key}
 }
 
 func (h *Handler) serve(format wire.Format) http.HandlerFunc {
 	f := formats[format]
 	return func(w http.ResponseWriter, r *http.Request) {
-		identity := gateway.IdentityOf(r.Context())
+		caller := CallerOf(gateway.IdentityOf(r.Context()))
 		ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
-		ctx, observed := h.config.Observer.Begin(ctx, r.Pattern, format, identity.Tenant)
+		ctx, observed := h.config.Observer.Begin(ctx, r.Pattern, format, caller.Tenant)
 		x := &exchange{
-			h: h, s: h.current.Load(), w: w, r: r.WithContext(ctx), f: f, call: Call{Caller: callerOf(identity)}, observed: observed,
+			h: h, s: h.current.Load(), w: w, r: r.WithContext(ctx), f: f, call: Call{Caller: caller}, observed: observed,
 			out: &writer{w: w, control: http.NewResponseController(w), timeout: h.config.WriteTimeout},
 		}
-		x.call.Format, x.call.Tenant = format, identity.Tenant
+		x.call.Format, x.call.Tenant = format, caller.Tenant
 		defer x.end()
 		if err := x.run(); err != nil {
 			x.fail(err)

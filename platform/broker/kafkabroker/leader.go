@@ -12,11 +12,8 @@ type partitionID struct {
 	partition int
 }
 
-// noLeader is the leader of a partition that has none, or that is not known.
-const noLeader int32 = -1
-
 // leaders returns the server that leads each partition of the topics, as far as
-// the client knows. It costs no round trip. Requests are routed by the same
+// the client knows; negative for one that nobody leads. It costs no round trip. Requests are routed by the same
 // knowledge, so partitions that share a leader here may share a request.
 func (b *Broker) leaders(ctx context.Context, topics ...string) map[partitionID]int32 {
 	answer, err := b.transport.RoundTrip(ctx, b.addr, &metadata.Request{TopicNames: topics})
@@ -30,12 +27,4 @@ func (b *Broker) leaders(ctx context.Context, topics ...string) map[partitionID]
 		}
 	}
 	return found
-}
-
-// leader returns the leader of one partition.
-func (b *Broker) leader(ctx context.Context, id partitionID) int32 {
-	if leader, ok := b.leaders(ctx, id.topic)[id]; ok {
-		return leader
-	}
-	return noLeader
 }

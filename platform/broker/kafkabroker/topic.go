@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"time"
@@ -24,10 +25,17 @@ const (
 	settingBatchSize = "max.message.bytes"
 )
 
+// ensureTimeout is how long a busy cluster may take to make topics: as long as Kafka's
+// own clients wait for what an administrator asks for (default.api.timeout.ms).
+const ensureTimeout = time.Minute
+
 // Ensure implements [broker.Broker]. A topic that exists keeps its own settings;
 // it must have our partitions and lose nothing: enough replicas, no ack by fewer
 // than [Config.MinInSync] of them, no leader that lacks acked messages, nothing
 // deleted before [Config.MaxAge] or to save space, and batches of our size.
+//
+// It waits for a cluster that is slow to answer or to make topics, for a minute or
+// until ctx ends.
 func (b *Broker) Ensure(ctx context.Context, topics ...events.Topic) error {
 	var errs []error
 	for _, topic := range topics {
@@ -36,10 +44,10 @@ func (b *Broker) Ensure(ctx context.Context, topics ...events.Topic) error {
 	if err := errors.Join(errs...); err != nil || len(topics) == 0 {
 		return err
 	}
-	ctx, cancel := b.bound(ctx)
+	ctx, cancel := context.WithTimeout(ctx, ensureTimeout)
 	defer cancel()
 	topics = slices.Compact(slices.Sorted(slices.Values(topics)))
-	infos, err := b.describe(ctx, topics...)
+	infos, err := patiently(ctx, b, func(ctx context.Context) ([]topicInfo, error) { return b.describe(ctx, topics...) })
 	if err != nil {
 		return fmt.Errorf("ensure topics: %w", classify(err))
 	}
@@ -83,36 +91,57 @@ func (b *Broker) create(ctx context.Context, topics []events.Topic) error {
 			},
 		}
 	}
-	answer, err := b.client.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: configs})
+	answer, err := patiently(ctx, b, func(ctx context.Context) (*kafka.CreateTopicsResponse, error) {
+		return b.client.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: configs})
+	})
 	if err != nil {
 		return fmt.Errorf("create topics: %w", classify(err))
 	}
 	var errs []error
 	for topic, err := range answer.Errors {
-		if err != nil && !errors.Is(err, kafka.TopicAlreadyExists) {
+		// One that took longer than the request is still being made.
+		if err != nil && !errors.Is(err, kafka.TopicAlreadyExists) && !errors.Is(err, kafka.RequestTimedOut) {
 			errs = append(errs, fmt.Errorf("create topic %s: %w: %w", topic, broker.ErrUnavailable, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
+// patiently asks again, and waits longer, when the answer to a request takes longer
+// than a request may, until ctx ends.
+func patiently[T any](ctx context.Context, b *Broker, request func(context.Context) (T, error)) (T, error) {
+	for wait := b.config.Timeout; ; wait *= 2 {
+		bounded, cancel := context.WithTimeout(ctx, wait)
+		answer, err := request(bounded)
+		cancel()
+		late := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) // ours, or the connection's
+		if !late || ctx.Err() != nil {
+			return answer, err
+		}
+	}
+}
+
 // settle waits until every partition of the topics has a leader and the client
 // knows it: a topic exists some time before it can be published to.
 func (b *Broker) settle(ctx context.Context, topics []events.Topic) ([]topicInfo, error) {
+	names := make([]string, len(topics))
+	for i, topic := range topics {
+		names[i] = b.name(topic)
+	}
 	for {
-		infos, err := b.describe(ctx, topics...)
+		infos, err := patiently(ctx, b, func(ctx context.Context) ([]topicInfo, error) { return b.describe(ctx, topics...) })
 		if err != nil {
 			return nil, err
 		}
-		settled := true
+		settled, known := true, b.leaders(ctx, names...)
 		for i, info := range infos {
 			if info.err != nil || len(info.partitions) == 0 {
 				settled = false
 				continue
 			}
 			for partition, one := range info.partitions {
-				known := b.leader(ctx, partitionID{b.name(topics[i]), partition})
-				settled = settled && one.leader >= 0 && known >= 0
+				leader, ok := known[partitionID{names[i], partition}]
+				settled = settled && one.leader >= 0 && ok && leader >= 0
 			}
 		}
 		if settled {
@@ -157,7 +186,9 @@ func (b *Broker) settings(ctx context.Context, topics []string, names ...string)
 			ResourceType: kafka.ResourceTypeTopic, ResourceName: topic, ConfigNames: names,
 		})
 	}
-	answer, err := b.client.DescribeConfigs(ctx, request)
+	answer, err := patiently(ctx, b, func(ctx context.Context) (*kafka.DescribeConfigsResponse, error) {
+		return b.client.DescribeConfigs(ctx, request)
+	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the settings of topics: %w", classify(err))
 	}

@@ -295,6 +295,29 @@ func TestAServerThatComesLateIsWaitedFor(t *testing.T) {
 	publish(t, b, message("a", 1))
 }
 
+// A cluster with much to do makes topics in its own time, and its answers may come
+// when nobody waits for them any more.
+func TestABusyClusterMakesTopicsInItsOwnTime(t *testing.T) {
+	const timeout = 100 * time.Millisecond
+	for _, key := range []kmsg.Key{kmsg.Metadata, kmsg.CreateTopics, kmsg.DescribeConfigs} {
+		t.Run(key.Name(), func(t *testing.T) {
+			t.Parallel()
+			f := fake(t)
+			b := connect(t, f.Addr(), func(c *kafkabroker.Config) { c.Timeout = timeout })
+			held := false
+			f.Cluster().ControlKey(key.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+				if !held {
+					held = true
+					time.Sleep(2 * timeout)
+				}
+				return nil, nil, false
+			})
+			ensure(t, b)
+			publish(t, b, message("a", 1))
+		})
+	}
+}
+
 // slowLine is a way to a server on which bytes can be held.
 type slowLine struct {
 	mu    sync.Mutex
