@@ -31,7 +31,7 @@ type model struct {
 	asked []string
 }
 
-func (m *model) Plan(_, name string, body []byte) (prompt.Asking, error) {
+func (m *model) Plan(_ ai.Caller, name string, body []byte) (prompt.Asking, error) {
 	target := ai.Model{Provider: price.Simulated, Name: name}
 	return prompt.Asking{
 		Targets: []ai.Model{target}, Most: ai.Usage{Input: 100, Output: 50},
