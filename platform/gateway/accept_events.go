@@ -34,7 +34,6 @@ func (g *Gateway) acceptEvents(x *exchange, r *http.Request, e *eventsRoute) {
 		x.problem(r, problem)
 		return
 	}
-	x.holdOpen()
 	all, problem := readEvents(r.Header, body)
 	if problem == nil {
 		problem = e.check(r, all, func(one *guard, err error) { g.untold(x, r, one, err) })

@@ -19,6 +19,8 @@ var ErrCredentialRefused = errors.New("credential is refused")
 const (
 	apiKeyHeader = "X-Api-Key" //nolint:gosec // the name of a header
 	realm        = `Bearer realm="countermand"`
+	// challengeInvalid is for a credential that is not taken.
+	challengeInvalid = realm + `, error="invalid_token"`
 )
 
 // authenticated returns a handler that serves requests with a credential that the
@@ -117,7 +119,7 @@ func (g *Gateway) examine(r *http.Request, s *snapshot, d *demand) (Identity, *r
 	identity, err := g.identify(r.Context(), s, d, credential, isToken)
 	switch {
 	case errors.Is(err, ErrCredentialRefused) || errors.Is(err, token.ErrInvalid) || errors.Is(err, errUnmapped):
-		return Identity{}, &refusal{problem: newProblem(codeCredentialInvalid, sentence(err.Error())), challenge: realm + `, error="invalid_token"`}
+		return Identity{}, &refusal{problem: newProblem(codeCredentialInvalid, sentence(err.Error())), challenge: challengeInvalid}
 	case err != nil:
 		if r.Context().Err() == nil { // else it failed because the client has gone
 			g.logger.WarnContext(r.Context(), "credential cannot be checked", slog.String("path", r.URL.Path), slog.Any("error", err))

@@ -68,7 +68,6 @@ func (g *Gateway) readCommand(x *exchange, r *http.Request, c *contract) (body *
 		x.problem(r, problem)
 		return nil, false
 	}
-	x.holdOpen()
 	if body, problem = c.read(data); problem != nil {
 		x.problem(r, problem)
 		return nil, false

@@ -37,7 +37,6 @@ func (g *Gateway) serveCancel(x *exchange, r *http.Request, s *snapshot) {
 		h.Set("Preference-Applied", q.applied)
 	}
 	if q.waiter != nil {
-		x.holdOpen()
 		op = g.await(r.Context(), q.waiter, op, q.until, func(op *Operation) bool { return op.Status.settled() })
 		if op.Status.done() {
 			g.writeOperation(x, r, s, &op, q.applied)

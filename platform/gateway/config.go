@@ -58,6 +58,9 @@ type Config struct {
 	FollowInterval time.Duration
 	// HeartbeatInterval is how often an idle stream sends a comment; 15 s.
 	HeartbeatInterval time.Duration
+	// RecheckInterval is how often a stream asks whether the credential that opened it
+	// is still taken; 5 s. Of one that expires the time is known.
+	RecheckInterval time.Duration
 	// AcceptedAgeMax is how long an operation made without an Idempotency-Key may
 	// be unknown to Operations and still be told as accepted; 24 h. After that it is
 	// told as no longer kept.
@@ -95,7 +98,7 @@ func (c Config) Validate() error {
 	for name, d := range map[string]time.Duration{
 		"publish timeout": c.PublishTimeout, "lookup timeout": c.LookupTimeout, "wait limit": c.WaitMax,
 		"poll interval": c.PollInterval, "accepted age": c.AcceptedAgeMax, "write timeout": c.WriteTimeout,
-		"follow interval": c.FollowInterval, "heartbeat interval": c.HeartbeatInterval,
+		"follow interval": c.FollowInterval, "heartbeat interval": c.HeartbeatInterval, "recheck interval": c.RecheckInterval,
 	} {
 		if d < 0 {
 			errs = append(errs, fmt.Errorf("%s of %s is negative", name, d))
@@ -114,6 +117,7 @@ func (c Config) withDefaults() Config {
 	byDefault(&c.FollowersMax, 10_000)
 	byDefault(&c.FollowInterval, 250*time.Millisecond)
 	byDefault(&c.HeartbeatInterval, 15*time.Second)
+	byDefault(&c.RecheckInterval, 5*time.Second)
 	byDefault(&c.AcceptedAgeMax, 24*time.Hour)
 	byDefault(&c.WriteTimeout, 30*time.Second)
 	if c.Registerer == nil {

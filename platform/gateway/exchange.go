@@ -72,12 +72,6 @@ func (x *exchange) extendWriteDeadline() {
 	_ = http.NewResponseController(x.ResponseWriter).SetWriteDeadline(now.Add(x.writeTimeout))
 }
 
-// holdOpen takes the read deadline off the connection for a request whose body
-// is read: the server's ReadTimeout would else end the request while it waits.
-func (x *exchange) holdOpen() {
-	_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(time.Time{})
-}
-
 // json answers with a document that is already encoded.
 func (x *exchange) json(status int, contentType string, body []byte) {
 	h := x.Header()

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"math"
 	"slices"
 	"time"
 
@@ -44,6 +45,36 @@ func (i Identity) Valid(ctx context.Context) bool {
 		return false
 	}
 	return i.Recheck == nil || i.Recheck(ctx)
+}
+
+// whenEnded calls then once the credential is no longer taken, unless ctx has ended
+// before. stop frees what that takes.
+func (i Identity) whenEnded(ctx context.Context, every time.Duration, then func()) (stop func()) {
+	if i.Expires.IsZero() && i.Recheck == nil {
+		return func() {}
+	}
+	pause := func() time.Duration {
+		switch left := time.Until(i.Expires); {
+		case i.Expires.IsZero():
+			return every
+		case i.Recheck == nil:
+			return left
+		default:
+			return min(left, every)
+		}
+	}
+	var timer *time.Timer
+	timer = time.AfterFunc(math.MaxInt64, func() {
+		switch {
+		case ctx.Err() != nil:
+		case i.Valid(ctx):
+			timer.Reset(pause())
+		default:
+			then()
+		}
+	})
+	timer.Reset(pause())
+	return func() { timer.Stop() }
 }
 
 type identityKey struct{}

@@ -68,7 +68,7 @@ func newMetrics(registerer prometheus.Registerer, followers func() float64) (*me
 		}, []string{"route", "transport"}),
 		streamEnds: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "countermand_stream_ends_total",
-			Help: "Streams that ended, by route and reason: client, drained, idle, overrun, gone, unavailable or error.",
+			Help: "Streams that ended, by route and reason: client, drained, idle, credential, overrun, gone, unavailable or error.",
 		}, []string{"route", "reason"}),
 	}
 	if err := errors.Join(registerer.Register(m.requests), registerer.Register(m.seconds), registerer.Register(m.guardErrors),

@@ -152,7 +152,6 @@ func (g *Gateway) serveOperation(x *exchange, r *http.Request, s *snapshot) {
 		news := func(op *Operation) bool {
 			return op.Status.settled() || len(known) > 0 && !matchesETag(known, op.etag())
 		}
-		x.holdOpen()
 		op = g.await(r.Context(), q.waiter, op, q.until, news)
 	}
 	g.writeOperation(x, r, s, &op, q.applied)

@@ -76,6 +76,7 @@ const (
 	codeIdempotencyKeyReused  = "idempotency_key_reused"
 	codeCredentialRequired    = "credential_required"  //nolint:gosec // a code
 	codeCredentialInvalid     = "credential_invalid"   //nolint:gosec // a code
+	codeCredentialEnded       = "credential_ended"     //nolint:gosec // a code
 	codeCredentialAmbiguous   = "credential_ambiguous" //nolint:gosec // a code
 	codeCredentialUnchecked   = "credential_unchecked" //nolint:gosec // a code
 	codeScopeMissing          = "scope_missing"
@@ -131,6 +132,7 @@ var catalogue = map[string]catalogueEntry{
 	codeIdempotencyKeyReused:  {"The Idempotency-Key was used for another request", http.StatusUnprocessableEntity, false},
 	codeCredentialRequired:    {"A credential is required", http.StatusUnauthorized, false},
 	codeCredentialInvalid:     {"The credential is not taken", http.StatusUnauthorized, false},
+	codeCredentialEnded:       {"The credential has ended", http.StatusUnauthorized, false},
 	codeCredentialAmbiguous:   {"More than one credential", http.StatusBadRequest, false},
 	codeCredentialUnchecked:   {"The credential cannot be checked", http.StatusServiceUnavailable, true},
 	codeScopeMissing:          {"A scope is missing", http.StatusForbidden, false},

@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -14,7 +16,7 @@ const contentTypeStream = "text/event-stream"
 // events: the whole operation whenever it has changed, under the id of its revision,
 // and once more as the event done at its end. A client that comes again with
 // Last-Event-ID is not told what it knows; after the end it is answered 204, which
-// makes it stay away.
+// makes it stay away. A stream whose credential ends before says so.
 func (g *Gateway) serveProgress(x *exchange, r *http.Request, s *snapshot) {
 	text := r.PathValue("id")
 	id, ok := parseOperationID(text)
@@ -55,7 +57,6 @@ func (g *Gateway) serveProgress(x *exchange, r *http.Request, s *snapshot) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Accel-Buffering", "no") // nginx would keep the events to itself
 	h.Set("Link", "<"+operationPath(text)+`>; rel="status"`)
-	x.holdOpen()
 	x.WriteHeader(http.StatusOK)
 	if r.Method == http.MethodHead {
 		return
@@ -68,6 +69,8 @@ func (g *Gateway) serveProgress(x *exchange, r *http.Request, s *snapshot) {
 func (g *Gateway) stream(p *progress, r *http.Request, w *waiter, op Operation) {
 	heartbeat := time.NewTicker(g.config.HeartbeatInterval)
 	defer heartbeat.Stop()
+	ctx, stop := g.until(r.Context())
+	defer stop()
 	if p.write("retry: 1000\n\n") != nil {
 		return
 	}
@@ -81,9 +84,10 @@ func (g *Gateway) stream(p *progress, r *http.Request, w *waiter, op Operation) 
 			if p.write(":\n\n") != nil {
 				return
 			}
-		case <-g.draining:
-			return
-		case <-r.Context().Done():
+		case <-ctx.Done():
+			if why := context.Cause(ctx); errors.Is(why, errCredentialEnded) {
+				_ = p.write(string(appendProblem(nil, streamProblem(why), r))) // the last word
+			}
 			return
 		}
 	}

@@ -135,7 +135,6 @@ func (u *upstream) serve(x *exchange, r *http.Request) {
 func watchResponse(response *http.Response) error {
 	p := passageOf(response.Request)
 	p.silence.Reset(p.timeout)
-	p.exchange.holdOpen()
 	response.Body = &responseBody{response.Body, p}
 	return nil
 }

@@ -172,6 +172,8 @@ func compileFaults(err error) filter.CompileError {
 // streamProblem tells why a stream cannot begin or go on.
 func streamProblem(err error) *Problem {
 	switch {
+	case errors.Is(err, errCredentialEnded):
+		return newProblem(codeCredentialEnded, "It has expired or been revoked. Go on after the last event with another one.")
 	case errors.Is(err, follow.ErrPosition):
 		return newProblem(codePositionInvalid, "It is none that this stream has sent. Leave it out to begin with what comes from now on, or begin with start=earliest or a time.")
 	case errors.Is(err, follow.ErrGone):
@@ -184,7 +186,10 @@ func streamProblem(err error) *Problem {
 
 func (g *Gateway) failStream(x *exchange, r *http.Request, err error) {
 	p := streamProblem(err)
-	if p.Retriable {
+	switch {
+	case errors.Is(err, errCredentialEnded):
+		x.Header().Set("Www-Authenticate", challengeInvalid)
+	case p.Retriable:
 		if r.Context().Err() == nil && !errors.Is(err, follow.ErrClosed) {
 			g.logger.WarnContext(r.Context(), "stream cannot begin", "route", x.endpoint.id, "error", err)
 		}
@@ -196,11 +201,16 @@ func (g *Gateway) failStream(x *exchange, r *http.Request, err error) {
 // errDraining ends the wait of a stream when the gateway drains.
 var errDraining = errors.New("the gateway drains")
 
+// errCredentialEnded ends a stream whose credential is no longer taken.
+var errCredentialEnded = errors.New("the credential has ended")
+
 // ending is why a stream ends, as a label.
 func ending(err error) string {
 	switch {
 	case errors.Is(err, errDraining), errors.Is(err, follow.ErrClosed):
 		return "drained"
+	case errors.Is(err, errCredentialEnded):
+		return "credential"
 	case errors.Is(err, follow.ErrOverrun):
 		return "overrun"
 	case errors.Is(err, follow.ErrGone):
@@ -255,12 +265,15 @@ func (b *beat) next(ctx context.Context, f *follow.Follower) ([]follow.Item, err
 	return nil, err
 }
 
-// until returns a context that ends with the request or when the gateway drains.
+// until returns a context that ends with the request, when the gateway drains or when
+// the credential of the request is no longer taken.
 func (g *Gateway) until(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(g.drain, func() { cancel(errDraining) })
+	forget := IdentityOf(ctx).whenEnded(ctx, g.config.RecheckInterval, func() { cancel(errCredentialEnded) })
 	return ctx, func() {
 		stop()
 		cancel(nil)
+		forget()
 	}
 }

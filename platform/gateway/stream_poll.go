@@ -81,7 +81,6 @@ func (g *Gateway) poll(s *stream, until time.Time, limit int) ([]follow.Item, er
 	defer cancel()
 	items, err := s.follower.Ready(reading, limit)
 	if len(items) == 0 && err == nil && time.Until(until) > 0 {
-		s.holdOpen()
 		waiting, cancel := context.WithDeadline(ctx, until)
 		items, err = s.follower.Next(waiting, limit)
 		cancel()
@@ -92,6 +91,9 @@ func (g *Gateway) poll(s *stream, until time.Time, limit int) ([]follow.Item, er
 			return items, nil
 		}
 		items = append(items, more...)
+	}
+	if errors.Is(context.Cause(ctx), errCredentialEnded) {
+		return nil, errCredentialEnded
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(context.Cause(ctx), errDraining) {
 		return items, nil // what was passed over meanwhile is in the position

@@ -27,10 +27,11 @@ const (
 	// socketQueueMax is how many events of a client may wait for those before them to be
 	// stored. They are then stored together.
 	socketQueueMax = 64
-	// statusGone and statusUnavailable are close codes for applications (RFC 6455
-	// §7.4.2), after the statuses of HTTP.
-	statusGone        websocket.StatusCode = 4410
-	statusUnavailable websocket.StatusCode = 4503
+	// These are close codes for applications (RFC 6455 §7.4.2), after the statuses of
+	// HTTP.
+	statusCredentialEnded websocket.StatusCode = 4401
+	statusGone            websocket.StatusCode = 4410
+	statusUnavailable     websocket.StatusCode = 4503
 )
 
 // asksUpgrade reports whether a request wants to become a WebSocket.
@@ -151,6 +152,8 @@ func (s *stream) goodbye(why error) (websocket.StatusCode, string) {
 	switch ending(why) {
 	case "drained":
 		return websocket.StatusGoingAway, "go on elsewhere after the last position"
+	case "credential":
+		return statusCredentialEnded, codeCredentialEnded
 	case "overrun":
 		return websocket.StatusTryAgainLater, "too slow: go on after the last position"
 	case "gone":

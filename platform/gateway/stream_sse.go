@@ -94,8 +94,13 @@ func (s *stream) farewell(b []byte, known string, why error) []byte {
 	case "client", "idle":
 		return b
 	}
-	p := streamProblem(why)
-	p.Instance = s.request.URL.EscapedPath()
+	return appendProblem(b, streamProblem(why), s.request)
+}
+
+// appendProblem appends an event with the name of the problem's code, which tells why
+// a stream ends.
+func appendProblem(b []byte, p *Problem, r *http.Request) []byte {
+	p.Instance = r.URL.EscapedPath()
 	document, err := encode(p)
 	if err != nil { // cannot happen: a problem holds strings and numbers only
 		return b

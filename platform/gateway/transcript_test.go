@@ -199,6 +199,12 @@ var transcripts = []transcript{
 	{name: "400-credentials", request: ask("/v1/guarded", byKey+"key-of-reader", asBearer+"key-of-reader")},
 	{name: "401-no-credential", request: ask("/v1/guarded")},
 	{name: "401-credential", request: ask("/v1/guarded", byKey+"key-of-yesterday")},
+	{
+		name: "401-credential-ended", request: ask("/v1/events", acceptBatch, "Prefer: wait=10"),
+		server: func(server *http.Server) {
+			server.Handler = withIdentity(server.Handler, gateway.Identity{Tenant: "acme", Client: "one", Expires: time.Now()})
+		},
+	},
 	{name: "403-scope", request: ask("/v1/guarded", byKey+"key-of-shop")},
 	{name: "404-another-tenant", request: ask("/v1/operations/{id}", byKey+"key-of-other"), prepare: at(gateway.StatusRunning)},
 	{name: "503-credential", request: ask("/v1/guarded", byKey+"key-of-nobody-knows")},
@@ -310,8 +316,12 @@ func following(b *bundle) string {
 }
 
 func clientOne(next http.Handler) http.Handler {
+	return withIdentity(next, gateway.Identity{Tenant: "acme", Client: "one"})
+}
+
+func withIdentity(next http.Handler, identity gateway.Identity) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(w, r.WithContext(gateway.WithIdentity(r.Context(), gateway.Identity{Tenant: "acme", Client: "one"})))
+		next.ServeHTTP(w, r.WithContext(gateway.WithIdentity(r.Context(), identity)))
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -36,9 +37,14 @@ func (s *Sender) ask(ctx context.Context, r *row) bool {
 	if s.config.PublicURL != "" {
 		token = base64.RawURLEncoding.EncodeToString(randomBytes(32))
 		digest := sha256.Sum256([]byte(token))
-		// Stored before it is told: the sink may call back at once.
-		if _, err := s.store.pool.Exec(context.WithoutCancel(ctx), "update webhook_subscription set callback = $2 where id = $1", r.id, digest[:]); err != nil {
+		// Stored before it is told: the sink may call back at once. What it says counts
+		// for the subscription as it is asked about, not for what was made of it since.
+		tag, err := s.store.pool.Exec(context.WithoutCancel(ctx),
+			"update webhook_subscription set callback = $3 where id = $1 and revision = $2", r.id, r.revision, digest[:])
+		if err != nil {
 			s.config.Logger.WarnContext(ctx, "webhook sink is not asked for permission", "subscription", r.id, "error", err)
+		}
+		if err != nil || tag.RowsAffected() == 0 {
 			return false
 		}
 	}
@@ -120,10 +126,14 @@ func parseRate(text string) (*int, error) {
 	if text = strings.TrimSpace(text); text == "" || text == "*" {
 		return nil, nil
 	}
-	rate, err := strconv.Atoi(text)
-	if err != nil || rate < 1 {
+	parsed, err := strconv.ParseInt(text, 10, 32)
+	if errors.Is(err, strconv.ErrRange) { // then it is the highest that can be stored, or the lowest
+		err = nil
+	}
+	if err != nil || parsed < 1 {
 		return nil, fmt.Errorf("the sink's WebHook-Allowed-Rate is neither * nor a number from 1: %s", clip(strconv.Quote(text), 40))
 	}
+	rate := int(parsed)
 	return &rate, nil
 }
 

@@ -123,6 +123,47 @@ func TestASinkMayAgreeByCallback(t *testing.T) {
 	}
 }
 
+func TestASinkCannotAgreeForAnother(t *testing.T) {
+	t.Parallel()
+	r := setup(t, func(c *webhook.Config) { c.PublicURL = "https://gw.example.com" })
+	callback, release := make(chan string, 1), make(chan struct{})
+	first, second := receive(t, nil), receive(t, nil)
+	first.options = func(_ http.ResponseWriter, q *http.Request) {
+		callback <- q.Header.Get("WebHook-Request-Callback")
+		<-release // so that the second is not asked, and told another token, before
+	}
+	second.options = func(http.ResponseWriter, *http.Request) {}
+	r.send()
+	t.Cleanup(func() { close(release) })
+	s := r.subscribe(first.URL)
+	token := strings.TrimPrefix(<-callback, "https://gw.example.com"+webhook.CallbackPath)
+	s.Sink = second.URL
+	if _, err := r.store.Replace(t.Context(), everyone, s, webhook.AnyRevision); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.store.Grant(t.Context(), token, 0); !errors.Is(err, webhook.ErrNotFound) {
+		t.Errorf("grant by the sink before: %v", err)
+	}
+	if s = r.get(s.ID); s.State != webhook.Pending {
+		t.Errorf("the second sink has not agreed, and the subscription is %s", s.State)
+	}
+}
+
+func TestAnyRateThatIsAllowedIsTaken(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	sink := receive(t, nil)
+	sink.options = func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WebHook-Allowed-Origin", "*")
+		w.Header().Set("WebHook-Allowed-Rate", "99999999999999999999")
+	}
+	r.send()
+	s := r.subscribe(sink.URL)
+	r.untilState(s.ID, webhook.Active)
+	r.match(fact(t, "e-1", "k"), fact(t, "e-2", "k"))
+	r.untilEnded(s.ID, 2, webhook.DeliveryDelivered)
+}
+
 func TestASinkThatAgreedIsAskedAgainAndMayWithdraw(t *testing.T) {
 	t.Parallel()
 	r := setup(t, func(c *webhook.Config) { c.AskAgain = 30 * time.Millisecond })

@@ -236,10 +236,10 @@ func TestADeadSinkCostsLittleAndHoldsUpNobody(t *testing.T) {
 	})
 	release := make(chan struct{})
 	hung := receive(t, func(int, http.ResponseWriter, *http.Request) { <-release })
-	t.Cleanup(func() { close(release) }) // before the server is closed
 	dead := receive(t, status(http.StatusBadGateway))
 	well := receive(t, nil)
 	r.send()
+	t.Cleanup(func() { close(release) }) // before the sender ends, which waits for the answers
 	toHung := r.active(hung.URL)
 	toDead := r.active(dead.URL)
 	toWell := r.active(well.URL, func(s *webhook.Subscription) { s.Tenant = "other" })

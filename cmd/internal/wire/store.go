@@ -60,18 +60,26 @@ func newKeys(l lifecycle, config Config, process *Process, store gatewayStore) k
 		if err != nil {
 			return gateway.Identity{}, refusedKey(err)
 		}
-		identity := gateway.Identity{
-			Tenant: key.Tenant, Client: key.Client, Key: key.ID, Scopes: key.Scopes,
-			Recheck: func(ctx context.Context) bool {
-				_, err := keyring.Check(ctx, digest)
-				return err == nil || errors.Is(err, apikey.ErrUnavailable) // nobody has said that it is not
-			},
-		}
-		if key.ExpiresAt != nil {
-			identity.Expires = *key.ExpiresAt
-		}
-		return identity, nil
+		return identityOf(key, func(ctx context.Context) error {
+			_, err := keyring.Check(ctx, digest)
+			return err
+		}), nil
 	}
+}
+
+// identityOf returns whom a key speaks for; check is nil while it is taken.
+func identityOf(key apikey.Key, check func(context.Context) error) gateway.Identity {
+	identity := gateway.Identity{
+		Tenant: key.Tenant, Client: key.Client, Key: key.ID, Scopes: key.Scopes,
+		Recheck: func(ctx context.Context) bool {
+			err := check(ctx)
+			return err == nil || errors.Is(err, apikey.ErrUnavailable) // nobody has said that it is not
+		},
+	}
+	if key.ExpiresAt != nil {
+		identity.Expires = *key.ExpiresAt
+	}
+	return identity
 }
 
 // refusedKey tells the gateway that a key is at fault, when it is.

@@ -2,10 +2,12 @@ package wire
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/countermand/countermand/platform/apikey"
 	"github.com/countermand/countermand/platform/gateway"
@@ -52,5 +54,26 @@ func TestAKeyThatIsRefusedIsToldFromAStoreThatIsDown(t *testing.T) {
 	}
 	if err := refusedKey(fmt.Errorf("%w: no route to host", apikey.ErrUnavailable)); errors.Is(err, gateway.ErrCredentialRefused) {
 		t.Error("a store that is down is not the client's fault")
+	}
+}
+
+func TestAKeyIsValidUntilItsStoreSaysOtherwise(t *testing.T) {
+	past, later := time.Now().Add(-time.Second), time.Now().Add(time.Hour)
+	for name, one := range map[string]struct {
+		expires *time.Time
+		says    error
+		want    bool
+	}{
+		"taken":                     {nil, nil, true},
+		"expires later":             {&later, nil, true},
+		"expired":                   {&past, nil, false},
+		"revoked":                   {&later, apikey.ErrRevoked, false},
+		"expires earlier by now":    {&later, apikey.ErrExpired, false},
+		"the store does not answer": {nil, fmt.Errorf("%w: no route to host", apikey.ErrUnavailable), true},
+	} {
+		identity := identityOf(apikey.Key{ExpiresAt: one.expires}, func(context.Context) error { return one.says })
+		if got := identity.Valid(t.Context()); got != one.want {
+			t.Errorf("%s: valid %t", name, got)
+		}
 	}
 }

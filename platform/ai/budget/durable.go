@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,6 +18,7 @@ import (
 // and each of its steps is a transaction.
 type durable struct {
 	holder uuid.UUID
+	fence  func(ctx context.Context, tx pgx.Tx) error
 }
 
 // Hold puts by, in tx, what wants of the caller's budgets, under an id of the caller's
@@ -72,15 +74,23 @@ func (k *Keeper) Unhold(ctx context.Context, tx pgx.Tx, id uuid.UUID) (bool, err
 // has stored the attempt when it returns, and how attempts end is stored by
 // [Reservation.Store], in a transaction of whoever stores the answer. Closing it gives
 // nothing back; [Keeper.Unhold] does.
-func (k *Keeper) Resume(ctx context.Context, holder uuid.UUID, call Call) (*Reservation, error) {
+//
+// A call whose attempts were released may be resumed again: their numbers go on where
+// those in the books end. fence is run in the transaction that stores an attempt,
+// before it is sent. Its error keeps the attempt from being sent: whoever makes the call
+// has others make it when it seems dead, and must not send anything after that.
+func (k *Keeper) Resume(ctx context.Context, holder uuid.UUID, call Call, fence func(ctx context.Context, tx pgx.Tx) error) (*Reservation, error) {
 	if k.pool == nil {
 		return nil, errors.New("resume a reservation: nothing is kept")
 	}
 	if call.ID.IsZero() {
 		call.ID = ai.NewCallID()
 	}
-	r := &Reservation{keeper: k, call: call, durable: &durable{holder}}
-	var err error
+	r := &Reservation{keeper: k, call: call, durable: &durable{holder: holder, fence: fence}}
+	err := k.pool.QueryRow(ctx, "select coalesce(max(attempt), 0) from ai_attempt where call_id = $1", uuid.UUID(call.ID)).Scan(&r.last)
+	if err != nil {
+		return nil, unavailable(err)
+	}
 	if r.budgets, err = budgetsOf(ctx, k.pool, call.Caller); err != nil {
 		return nil, unavailable(err)
 	}
@@ -207,8 +217,16 @@ func (k *Keeper) Amounts(ctx context.Context, tx pgx.Tx, call Call) (map[Unit]in
 	return map[Unit]int64{USD: int64(most), Tokens: call.Most.Total(), Requests: 1}, nil
 }
 
-// Uncertain reports whether an attempt of the call is uncertain, whatever the policy
-// made of it.
+// Sent reports whether an attempt of this reservation was not released, so that the
+// provider has done its work or may have.
+func (r *Reservation) Sent() bool {
+	r.keeper.mu.Lock()
+	defer r.keeper.mu.Unlock()
+	return slices.ContainsFunc(r.attempts, func(a *Attempt) bool { return a.state != released })
+}
+
+// Uncertain reports whether an attempt of this reservation is uncertain, whatever the
+// policy made of it.
 func (r *Reservation) Uncertain() bool {
 	r.keeper.mu.Lock()
 	defer r.keeper.mu.Unlock()
