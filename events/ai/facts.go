@@ -50,7 +50,8 @@ type Usage struct {
 var (
 	// ThresholdReached tells that a percentage of a budget was spent, once in a period.
 	ThresholdReached = events.NewFact[BudgetState]("ai.budget.threshold.v1")
-	// Exhausted tells that a call was refused because of a budget, the first of a period.
+	// Exhausted tells that a call was refused because of a budget, the first of a period
+	// and of each limit that is stated in it.
 	Exhausted = events.NewFact[BudgetState]("ai.budget.exhausted.v1")
 	// Reserved tells that a saga has put money by, and Released that it gave it back.
 	Reserved = events.NewFact[BudgetHold]("ai.budget.reserved.v1")

@@ -37,12 +37,16 @@ func (id *CallID) UnmarshalText(text []byte) error { return (*uuid.UUID)(id).Unm
 // Caller is who pays for a call. All three come from what the edge has checked, never
 // from what a client sends. App and Key may be empty.
 type Caller struct {
-	Tenant string `json:"tenant"`
+	Tenant string `json:"tenant"` // never empty, see [DefaultTenant]
 	App    string `json:"app,omitempty"`
 	// Key is the id of the client's key, such as its name in the configuration. It is
 	// never the secret.
 	Key string `json:"key,omitempty"`
 }
+
+// DefaultTenant pays for calls of clients that have no tenant: those of a gateway that
+// asks for no credential, and those whose credential names none.
+const DefaultTenant = "default"
 
 // Model is what a deployment sends to: the provider as the price catalogue calls it
 // (openai, anthropic, google, …) and the provider's own name of the model.

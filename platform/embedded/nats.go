@@ -36,10 +36,14 @@ type NATSConfig struct {
 	// only.
 	NoSync bool
 
-	// Listen is the address of a TCP port for other processes, which log in
-	// with the generated password in URL. It must be a loopback address; port
-	// 0 takes a free one. Empty opens no port.
+	// Listen is the address of a TCP port for other processes, which log in with
+	// the password in URL. It must be a loopback address; port 0 takes a free
+	// one. Empty opens no port.
 	Listen string
+
+	// Password is what other processes log in with, for those that must find the
+	// server again after it was restarted. Empty makes a new one at each start.
+	Password string
 
 	// Logger receives the server's warnings and errors; nil discards them.
 	Logger *slog.Logger
@@ -75,7 +79,10 @@ func startNATS(cfg NATSConfig) (_ *NATS, err error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	password := rand.Text()
+	password := cfg.Password
+	if password == "" {
+		password = rand.Text()
+	}
 	opts, err := natsOptions(cfg, password)
 	if err != nil {
 		return nil, err
@@ -144,8 +151,8 @@ func natsOptions(cfg NATSConfig, password string) (*server.Options, error) {
 	if opts.Port == 0 {
 		opts.Port = server.RANDOM_PORT
 	}
-	// The cost is the lowest because the password is random: no amount of
-	// hashing makes it harder to guess.
+	// The cost is the lowest because the password is random, or its owner's choice
+	// for a port that only this machine reaches.
 	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
 	if err != nil {
 		return nil, fmt.Errorf("hash password: %w", err)
@@ -156,7 +163,7 @@ func natsOptions(cfg NATSConfig, password string) (*server.Options, error) {
 
 // URL returns the URL, with user and password, for other processes on this
 // machine to connect with, and "" when the server does not listen. A new start
-// has another password.
+// has another password unless the config gives one.
 func (n *NATS) URL() string {
 	addr, ok := n.server.Addr().(*net.TCPAddr)
 	if !n.listens || !ok {

@@ -103,24 +103,24 @@ func (g *Gateway) accept(x *exchange, r *http.Request, a *acceptance) {
 		x.fail(r, codeExpiryInvalid, fault)
 		return
 	}
-	body, document, ok := g.readCommand(x, r, a.contract)
-	if !ok || !g.checkGuards(x, r, a.guards, requestInput(r, document)) {
+	body, ok := g.readCommand(x, r, a.contract)
+	if !ok || !g.checkGuards(x, r, a.guards, requestInput(r, body.document)) {
 		return
 	}
 	c := submission{
-		keyed: keyed, body: body, fingerprint: fingerprint(a.routeID, a.contract.Type, body),
+		keyed: keyed, body: body.bytes, fingerprint: fingerprint(a.routeID, a.contract.Type, body.bytes),
 		expires: expires, identity: IdentityOf(r.Context()), strict: prefer.strict(),
 	}
 	switch {
 	case a.key != nil:
-		key, err := a.key.Say(requestInput(r, document))
+		key, err := a.key.Say(requestInput(r, body.document))
 		if err != nil || key == "" {
 			x.fail(r, codeInvalidRequest, "Nothing was started: the request has none of what its business key is made of.")
 			return
 		}
 		c.keyed, c.business = true, true
 		// The key belongs to the command, whichever way it comes.
-		c.fingerprint = fingerprint("", a.contract.Type, body)
+		c.fingerprint = fingerprint("", a.contract.Type, body.bytes)
 		c.id = g.mint.derived(c.identity.Tenant, macOfBusinessKey, c.identity.Tenant, a.contract.Type, key).String()
 	case keyed:
 		c.id = g.mint.derived(c.identity.Tenant, macOfKey, c.identity.Tenant, c.identity.Client, a.method, a.routeID, key).String()

@@ -9,30 +9,70 @@ import (
 	"strings"
 )
 
-// readCommand returns the body of a request that passed every check, and what was
-// decoded of it. It answers one that did not.
-func (g *Gateway) readCommand(x *exchange, r *http.Request, c *contract) (body []byte, document any, ok bool) {
+// commandBody is a body that breaks no contract. It is decoded when somebody asks for
+// what it holds, which most routes do not.
+type commandBody struct {
+	bytes   []byte
+	decoded bool
+	holds   any
+}
+
+// document returns what the body holds.
+func (b *commandBody) document() any {
+	if !b.decoded {
+		b.holds, _ = decodeStrict(b.bytes) // what is certainly valid can be decoded
+		b.decoded = true
+	}
+	return b.holds
+}
+
+// read checks a body against the contract. Nearly all pass at one look; what is wrong
+// with the others, and whether anything is, takes another.
+func (c *contract) read(body []byte) (*commandBody, *Problem) {
+	if c.certain.Passes(body) {
+		return &commandBody{bytes: body}, nil
+	}
+	document, problem := c.decode(body)
+	return &commandBody{body, true, document}, problem
+}
+
+// decode checks a body against the contract and returns what it holds.
+func (c *contract) decode(body []byte) (document any, problem *Problem) {
+	document, fault := decodeStrict(body)
+	if fault != nil {
+		return nil, fault.problem()
+	}
+	if violations, total := c.check(document); total > 0 {
+		p := newProblem(codeInvalidRequest, summary(violations, total))
+		p.Errors = violations
+		return document, p
+	}
+	return document, nil
+}
+
+// readCommand returns the body of a request that passed every check. It answers one
+// that did not.
+func (g *Gateway) readCommand(x *exchange, r *http.Request, c *contract) (body *commandBody, ok bool) {
 	if types := r.Header["Content-Type"]; len(types) != 1 || !isJSON(types[0]) {
 		x.Header().Set("Accept-Post", contentTypeJSON)
 		x.fail(r, codeUnsupportedMediaType, "Send the body as application/json or as a type that ends with +json.")
-		return nil, nil, false
+		return nil, false
 	}
 	if r.Header.Get("Content-Encoding") != "" {
 		x.Header().Set("Accept-Encoding", "identity")
 		x.fail(r, codeUnsupportedEncoding, "Send the body without Content-Encoding.")
-		return nil, nil, false
+		return nil, false
 	}
-	body, problem := readBody(x.ResponseWriter, r, g.config.BodyBytesMax)
+	data, problem := readBody(x.ResponseWriter, r, g.config.BodyBytesMax)
 	if problem != nil {
 		x.problem(r, problem)
-		return nil, nil, false
+		return nil, false
 	}
-	document, problem = c.decode(body)
-	if problem != nil {
+	if body, problem = c.read(data); problem != nil {
 		x.problem(r, problem)
-		return nil, nil, false
+		return nil, false
 	}
-	return body, document, true
+	return body, true
 }
 
 func summary(violations []Violation, total int) string {

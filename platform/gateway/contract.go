@@ -14,6 +14,7 @@ import (
 	"golang.org/x/text/message"
 
 	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/platform/payload/certain"
 )
 
 // Command is a command contract as the gateway knows it.
@@ -40,7 +41,8 @@ type Contracts struct {
 // contract is a command with its schema compiled.
 type contract struct {
 	Command
-	schema *jsonschema.Schema
+	schema  *jsonschema.Schema
+	certain *certain.Checker // of the same schema
 }
 
 // errNoExternalSchema keeps a schema from making the gateway read files or URLs.
@@ -74,7 +76,7 @@ func compileContract(c Command) (*contract, error) {
 	if err != nil {
 		return nil, fmt.Errorf("schema of %s: %w", c.Type, err)
 	}
-	return &contract{Command: c, schema: schema}, nil
+	return &contract{Command: c, schema: schema, certain: certain.Of(schema, writtenInteger{})}, nil
 }
 
 // writtenInteger makes "type": "integer" refuse 1.0 and 1e2. To JSON Schema they

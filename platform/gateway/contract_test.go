@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -46,4 +47,36 @@ func TestViolationsInPlainWords(t *testing.T) {
 			t.Errorf("%s of %s: got %v, want %s", row.document, row.schema, got, row.want)
 		}
 	}
+}
+
+// FuzzCertain checks that what is taken without decoding it would have been taken after
+// decoding it as well.
+func FuzzCertain(f *testing.F) {
+	c, err := compileContract(Command{Type: "shop.order.do.v1", Topic: "shop.commands", Schema: []byte(`{
+		"properties":{"n":{"type":"integer","minimum":-3},"x":{"type":"number","maximum":2.5},"t":{"type":"string","maxLength":3,"pattern":"^[a-zé]*$"},
+		"list":{"items":{"type":["integer","null"]}}},"required":["n"]}`)})
+	if err != nil {
+		f.Fatal(err)
+	}
+	taken := 0
+	for _, seed := range []string{
+		`{"n":1,"x":2.25,"t":"aé","list":[1,null],"more":{"a":[true,"\u00e9",-0.5e3]}}`, `{"n":1.0}`, `{"n":-4}`, `{"n":1,"n":2}`, `{"n":1,"m":9007199254740993}`,
+		`{"n":1,"m":"\u0000"}`, "{\"n\":1,\"m\":\"\xff\"}", `{"n":1,"x":2.5}`, strings.Repeat(`{"n":1,"m":`, 70) + `{"n":1}` + strings.Repeat("}", 70),
+	} {
+		f.Add([]byte(seed))
+		if c.certain.Passes([]byte(seed)) {
+			taken++
+		}
+	}
+	if taken != 1 {
+		f.Fatalf("of the seeds %d are certain, want the first alone", taken)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if !c.certain.Passes(data) {
+			return
+		}
+		if _, problem := c.decode(data); problem != nil {
+			t.Errorf("%q is certain, and refused after decoding: %s", data, problem.Detail)
+		}
+	})
 }

@@ -146,7 +146,7 @@ func (e *eventsRoute) admit(r *http.Request, in *incoming, untold func(*guard, e
 
 // eventInput gives expressions a request and one of its events.
 func eventInput(r *http.Request, in *incoming) expression.Input {
-	rest := requestInput(r, in.document)
+	rest := requestInput(r, func() any { return in.document })
 	return func(name string) (any, bool) {
 		if name != "event" {
 			return rest(name)

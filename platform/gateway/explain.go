@@ -179,7 +179,7 @@ func (t *Table) Explain(r *http.Request, body []byte) Explanation {
 	}
 	for i := range rt.guards {
 		g := &rt.guards[i]
-		allowed, err := g.allow.Holds(requestInput(withParams(r, params), document))
+		allowed, err := g.allow.Holds(requestInput(withParams(r, params), func() any { return document }))
 		verdict := GuardVerdict{Allow: g.allow.String(), Allowed: allowed}
 		if err != nil {
 			verdict.Error = err.Error()
@@ -190,20 +190,6 @@ func (t *Table) Explain(r *http.Request, body []byte) Explanation {
 		}
 	}
 	return e
-}
-
-// decode checks a body against the contract and returns what it holds.
-func (c *contract) decode(body []byte) (document any, problem *Problem) {
-	document, fault := decodeStrict(body)
-	if fault != nil {
-		return nil, fault.problem()
-	}
-	if violations, total := c.check(document); total > 0 {
-		p := newProblem(codeInvalidRequest, summary(violations, total))
-		p.Errors = violations
-		return document, p
-	}
-	return document, nil
 }
 
 // match returns the route that takes a request, or the built-in one.

@@ -115,8 +115,8 @@ func (g *Gateway) untold(x *exchange, r *http.Request, one *guard, err error) {
 		slog.String("guard", one.allow.String()), slog.Any("error", err))
 }
 
-// requestInput gives expressions a request; body is what was decoded of it.
-func requestInput(r *http.Request, body any) expression.Input {
+// requestInput gives expressions a request; body, unless it is nil, decodes what it holds.
+func requestInput(r *http.Request, body func() any) expression.Input {
 	return func(name string) (any, bool) {
 		switch name {
 		case "request.method":
@@ -136,7 +136,10 @@ func requestInput(r *http.Request, body any) expression.Input {
 		case "identity.scopes":
 			return IdentityOf(r.Context()).Scopes, true
 		case "body":
-			return body, true
+			if body == nil {
+				return nil, true
+			}
+			return body(), true
 		}
 		return nil, false
 	}

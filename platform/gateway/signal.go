@@ -78,8 +78,8 @@ func (g *Gateway) acceptSignal(x *exchange, r *http.Request, s *signalRoute) {
 		x.fail(r, codeOperationNotFound, "")
 		return
 	}
-	body, document, ok := g.readCommand(x, r, s.contract)
-	if !ok || !g.checkGuards(x, r, s.guards, requestInput(r, document)) {
+	body, ok := g.readCommand(x, r, s.contract)
+	if !ok || !g.checkGuards(x, r, s.guards, requestInput(r, body.document)) {
 		return
 	}
 	identity := IdentityOf(r.Context())
@@ -106,7 +106,7 @@ func (g *Gateway) acceptSignal(x *exchange, r *http.Request, s *signalRoute) {
 	if keyed {
 		eventID = g.mint.derived("", macOfKey, identity.Tenant, identity.Client, http.MethodPost, s.routeID, text, key).String()
 	}
-	if !g.publishSignal(x, r, s, eventID, text, body) {
+	if !g.publishSignal(x, r, s, eventID, text, body.bytes) {
 		return
 	}
 	x.tellDurability(g.config.Durability)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/events/schema"
+	"github.com/countermand/countermand/platform/payload/certain"
 )
 
 // ErrInvalid is wrapped by what [Validator.Check] finds wrong.
@@ -26,18 +27,23 @@ var ErrInvalid = errors.New("payload breaks its contract")
 const faultsMax = 10
 
 // Validator holds compiled schemas. It is safe for concurrent use.
-type Validator struct{ schemas map[string]*jsonschema.Schema }
+type Validator struct{ schemas map[string]compiled }
+
+type compiled struct {
+	schema  *jsonschema.Schema
+	certain *certain.Checker // of the same schema
+}
 
 // New compiles schemas, each complete in itself. Properties that they do not know
 // are allowed, since a sender may be newer. See [schema.Open].
 func New(schemas ...schema.Schema) (*Validator, error) {
-	v := &Validator{schemas: make(map[string]*jsonschema.Schema, len(schemas))}
+	v := &Validator{schemas: make(map[string]compiled, len(schemas))}
 	for _, s := range schemas {
-		compiled, err := compile(s)
+		schema, err := compile(s)
 		if err != nil {
 			return nil, fmt.Errorf("schema of %s: %w", s.Name, err)
 		}
-		v.schemas[s.Name] = compiled
+		v.schemas[s.Name] = compiled{schema, certain.Of(schema)}
 	}
 	return v, nil
 }
@@ -74,15 +80,15 @@ func compile(s schema.Schema) (*jsonschema.Schema, error) {
 // schema here passes, and so does one without data, which is for the decoder to
 // judge.
 func (v *Validator) Check(e *events.Event) error {
-	compiled, ok := v.schemas[e.Type]
-	if !ok || len(e.Data) == 0 {
+	of, ok := v.schemas[e.Type]
+	if !ok || len(e.Data) == 0 || of.certain.Passes(e.Data) {
 		return nil
 	}
 	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(e.Data))
 	if err != nil {
 		return fmt.Errorf("%w %s: it is no JSON: %w", ErrInvalid, e.Type, err)
 	}
-	err = compiled.Validate(document)
+	err = of.schema.Validate(document)
 	if err == nil {
 		return nil
 	}

@@ -28,7 +28,19 @@ type fleet struct {
 	logs      map[string]*os.File
 }
 
+// startFleet starts every role on a broker in the process of the test.
 func startFleet(t *testing.T, dir string) *fleet {
+	t.Helper()
+	broker, err := embedded.StartNATS(embedded.NATSConfig{StoreDir: filepath.Join(dir, "nats"), Listen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(broker.Stop)
+	return startFleetOn(t, dir, broker.URL())
+}
+
+// startFleetOn starts every role on the NATS server at that URL.
+func startFleetOn(t *testing.T, dir, nats string) *fleet {
 	t.Helper()
 	postgres, err := embedded.StartPostgres(t.Context(), embedded.PostgresConfig{DataDir: filepath.Join(dir, "postgres")})
 	if err != nil {
@@ -41,13 +53,8 @@ func startFleet(t *testing.T, dir string) *fleet {
 			t.Error(err)
 		}
 	})
-	broker, err := embedded.StartNATS(embedded.NATSConfig{StoreDir: filepath.Join(dir, "nats"), Listen: "127.0.0.1:0"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(broker.Stop)
 	f := &fleet{
-		databases: make(map[string]string), nats: broker.URL(),
+		databases: make(map[string]string), nats: nats,
 		processes: make(map[string]*product.Process), logs: make(map[string]*os.File),
 	}
 	logs := t.TempDir()

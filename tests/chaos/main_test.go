@@ -16,6 +16,13 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	if addr := os.Getenv(natsAddr); addr != "" {
+		if err := serveNATS(addr, os.Getenv(natsStore)); err != nil {
+			fmt.Fprintln(os.Stderr, "chaos:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	code, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)

@@ -25,9 +25,6 @@ func (a *aiRoute) promptLater(w http.ResponseWriter, r *http.Request, caller ai.
 }
 
 func (a *aiRoute) accept(w http.ResponseWriter, r *http.Request, request aievents.CompleteRequest) {
-	if request.Caller.Tenant == "" { // the contract wants one; a gateway that asks nobody for a credential has none
-		request.Caller.Tenant = "default"
-	}
 	data, err := json.Marshal(request)
 	if err != nil { // the variables are no JSON
 		w.WriteHeader(http.StatusBadRequest)

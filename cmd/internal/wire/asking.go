@@ -13,6 +13,7 @@ import (
 	"github.com/countermand/countermand/platform/ai/budget"
 	"github.com/countermand/countermand/platform/ai/participant"
 	"github.com/countermand/countermand/platform/ai/prompt"
+	"github.com/countermand/countermand/platform/ai/route"
 	"github.com/countermand/countermand/platform/ai/upstream"
 	aiwire "github.com/countermand/countermand/platform/ai/wire"
 	"github.com/countermand/countermand/platform/ai/wire/body"
@@ -82,7 +83,7 @@ func (a *asking) Plan(ctx context.Context, q aievents.CompleteRequest) (particip
 		if err != nil {
 			return participant.Plan{}, failureOf(err)
 		}
-		return participant.Plan{Targets: ready.Targets, Most: ready.Most, Do: func(ctx context.Context, r *budget.Reservation) (participant.Answer, error) {
+		return participant.Plan{Targets: ready.Targets, Most: ready.Most, Cap: ready.Cap, Do: func(ctx context.Context, r *budget.Reservation) (participant.Answer, error) {
 			result, err := ready.Do(ctx, r)
 			return participant.Answer{Model: result.Model, Usage: result.Usage, Output: result.Output}, failureOf(err)
 		}}, nil
@@ -148,11 +149,8 @@ func promptHandler(process *Process, m money, models *aiRoute) http.Handler {
 	}
 	return prompt.NewHandler(prompt.HandlerConfig{
 		Runner: newAsking(models, m.Prompts).runner, Keeper: m.Keeper, Logger: process.Logger,
-		Caller: func(r *http.Request) ai.Caller {
-			identity := gateway.IdentityOf(r.Context())
-			return ai.Caller{Tenant: identity.Tenant, App: identity.Client, Key: identity.Key}
-		},
-		Async: models.promptLater,
+		Caller: func(r *http.Request) ai.Caller { return route.CallerOf(gateway.IdentityOf(r.Context())) },
+		Async:  models.promptLater,
 		Explain: func(err error) (status int, code, detail string, ok bool) {
 			told, ok := errors.AsType[*aiwire.Error](err)
 			if !ok {

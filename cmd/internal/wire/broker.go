@@ -231,6 +231,9 @@ func connectNATS(l lifecycle, config Config, process *Process) (broker.Broker, e
 		nats.MaxReconnects(-1),            // the default gives up after two minutes
 		nats.RetryOnFailedConnect(true),   // start before the broker, as orchestrators do
 		nats.PingInterval(10*time.Second), // the default notices a dead server after four minutes
+		// A server that is restarted is back sooner than the default of 2 s, and all
+		// that time nothing is accepted.
+		nats.ReconnectWait(250*time.Millisecond), nats.ReconnectJitter(250*time.Millisecond, 500*time.Millisecond),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				process.Logger.Warn("broker connection lost", "role", config.Role, "error", err)

@@ -21,7 +21,8 @@ type Budget struct {
 	Tenant string `json:"tenant,omitempty"` // empty: everybody; App and Key must be too
 	App    string `json:"app,omitempty"`
 	// Key is the id of a key. Its app may be left out.
-	Key    string `json:"key,omitempty"`
+	Key string `json:"key,omitempty"`
+	// Unit and Period stay as they are for as long as there is a budget of this ID.
 	Unit   Unit   `json:"unit"`
 	Period Period `json:"period"`
 	// Limit is in billionths of a dollar, tokens or requests, as Unit says.
@@ -31,7 +32,7 @@ type Budget struct {
 	// careful one decides: Hold before Charge before Drop.
 	OnUncertain OnUncertain `json:"on_uncertain,omitempty"`
 	// WarnAt are percentages of the limit; an event tells when one is reached. 80 when
-	// nil.
+	// nil, none when empty.
 	WarnAt []int16 `json:"warn_at,omitempty"`
 }
 
@@ -86,7 +87,8 @@ func (b Budget) withDefaults() Budget {
 	if b.WarnAt == nil {
 		b.WarnAt = []int16{80}
 	}
-	b.WarnAt = slices.Sorted(slices.Values(b.WarnAt))
+	b.WarnAt = slices.Clone(b.WarnAt)
+	slices.Sort(b.WarnAt)
 	return b
 }
 

@@ -17,6 +17,9 @@ import (
 // and each of its steps is a transaction.
 type durable struct {
 	holder uuid.UUID
+	fence  func(ctx context.Context, tx pgx.Tx) error
+	// What attempts have cost, and may have, that are in the books from before.
+	cost, committed ai.NanoUSD
 }
 
 // Hold puts by, in tx, what wants of the caller's budgets, under an id of the caller's
@@ -72,15 +75,26 @@ func (k *Keeper) Unhold(ctx context.Context, tx pgx.Tx, id uuid.UUID) (bool, err
 // has stored the attempt when it returns, and how attempts end is stored by
 // [Reservation.Store], in a transaction of whoever stores the answer. Closing it gives
 // nothing back; [Keeper.Unhold] does.
-func (k *Keeper) Resume(ctx context.Context, holder uuid.UUID, call Call) (*Reservation, error) {
+//
+// A call may be resumed again: its attempts go on where those in the books end, and its
+// cap holds for all of them. fence is run in the transaction that stores an attempt,
+// before it is sent. Its error keeps the attempt from being sent: whoever makes the call
+// has others make it when it seems dead, and must not send anything after that.
+func (k *Keeper) Resume(ctx context.Context, holder uuid.UUID, call Call, fence func(ctx context.Context, tx pgx.Tx) error) (*Reservation, error) {
 	if k.pool == nil {
 		return nil, errors.New("resume a reservation: nothing is kept")
 	}
 	if call.ID.IsZero() {
 		call.ID = ai.NewCallID()
 	}
-	r := &Reservation{keeper: k, call: call, durable: &durable{holder}}
-	var err error
+	r := &Reservation{keeper: k, call: call, durable: &durable{holder: holder, fence: fence}}
+	err := k.pool.QueryRow(ctx, `
+		select coalesce(max(attempt), 0), least(coalesce(sum(cost) filter (where state = 'settled'), 0), 9223372036854775807)::bigint,
+			least(coalesce(sum(case state when 'settled' then cost when 'released' then 0 else most end), 0), 9223372036854775807)::bigint
+		from ai_attempt where call_id = $1`, uuid.UUID(call.ID)).Scan(&r.last, &r.durable.cost, &r.durable.committed)
+	if err != nil {
+		return nil, unavailable(err)
+	}
 	if r.budgets, err = budgetsOf(ctx, k.pool, call.Caller); err != nil {
 		return nil, unavailable(err)
 	}
@@ -207,8 +221,8 @@ func (k *Keeper) Amounts(ctx context.Context, tx pgx.Tx, call Call) (map[Unit]in
 	return map[Unit]int64{USD: int64(most), Tokens: call.Most.Total(), Requests: 1}, nil
 }
 
-// Uncertain reports whether an attempt of the call is uncertain, whatever the policy
-// made of it.
+// Uncertain reports whether an attempt of this reservation is uncertain, whatever the
+// policy made of it.
 func (r *Reservation) Uncertain() bool {
 	r.keeper.mu.Lock()
 	defer r.keeper.mu.Unlock()

@@ -1,11 +1,16 @@
 package budget_test
 
 import (
+	"errors"
+	"math"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/countermand/countermand/platform/ai"
 	"github.com/countermand/countermand/platform/ai/budget"
+	"github.com/countermand/countermand/platform/postgres"
 )
 
 func TestTheFirstEndOfAnAttemptWins(t *testing.T) {
@@ -83,6 +88,63 @@ func TestLimitsThatAreLoweredHoldAtOnce(t *testing.T) {
 	}
 }
 
+func TestABudgetKeepsItsUnitAndPeriod(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	n := r.dead(budget.Config{})
+	b := month("m", 5)
+	b.WarnAt = []int16{} // at nothing
+	for range 2 {
+		if err := n.Put(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, change := range []func(*budget.Budget){
+		func(b *budget.Budget) { b.Unit = budget.Tokens },
+		func(b *budget.Budget) { b.Period = budget.Day },
+	} {
+		other := b
+		change(&other)
+		if err := n.Put(t.Context(), other); !errors.Is(err, budget.ErrInvalid) {
+			t.Errorf("%s a %s becomes %s a %s: %v", b.Unit, b.Period, other.Unit, other.Period, err)
+		}
+	}
+}
+
+// Somebody may ask for as many tokens as there are numbers.
+func TestACallOfAnySizeIsCountedAgainstTheBudget(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	n := r.node(budget.Config{})
+	r.put(n, budget.Budget{ID: "t", Unit: budget.Tokens, Period: budget.Month, Limit: 1_000_000})
+	res := r.reserve(n.Keeper)
+	defer res.Close()
+	c := call()
+	c.Most = ai.Usage{Output: math.MaxInt64}
+	_, err := n.Reserve(t.Context(), c)
+	if got := refusal(t, err); got.Code != budget.RateLimited {
+		t.Errorf("%+v", got)
+	}
+}
+
+// A limit that was raised can be exhausted again, which is news.
+func TestEveryLimitThatIsExhaustedIsTold(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	n := r.node(budget.Config{})
+	for _, limit := range []int64{1, 2} {
+		r.put(n, month("m", limit))
+		for range 2 {
+			if _, err := n.Reserve(t.Context(), call()); refusal(t, err).Code != budget.BudgetExhausted {
+				t.Error(err)
+			}
+		}
+	}
+	if got := read[int](r, "select count(distinct publish_id) from outbox where topic = 'ai.budget.events'"); got != 2 {
+		t.Errorf("%d events, want one for each limit", got)
+	}
+}
+
 func TestReports(t *testing.T) {
 	t.Parallel()
 	r := setup(t)
@@ -127,7 +189,7 @@ func TestReports(t *testing.T) {
 func TestOldBooksAreDropped(t *testing.T) {
 	t.Parallel()
 	r := setup(t)
-	n := r.node(budget.Config{})
+	n := r.dead(budget.Config{})
 	for _, table := range []string{"ai_attempt", "ai_ledger", "ai_usage_hourly"} {
 		bounds := "(ai_uuid_at('2020-01-01Z')) to (ai_uuid_at('2020-02-01Z'))"
 		if table == "ai_usage_hourly" {
@@ -140,23 +202,33 @@ func TestOldBooksAreDropped(t *testing.T) {
 	if _, err := r.pool.Exec(t.Context(), "insert into ai_period values ('m', '2020-01-01Z', '2020-01-01T00:01Z', 0, 0, null)"); err != nil {
 		t.Fatal(err)
 	}
-	// The node does so as well, and one that finds another at it leaves it to that one.
-	r.until("the old partitions are dropped", func() bool {
-		if err := n.Retain(t.Context()); err != nil {
-			t.Fatal(err)
+	const old = "select count(*) from pg_class where relname ~ '^ai_.*_202001$'"
+	// While another process is at it nothing is waited for, and nothing is done.
+	err := postgres.InTx(t.Context(), r.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(t.Context(), "select pg_advisory_xact_lock(hashtext('ai_partitions'))"); err != nil {
+			return err
 		}
-		return read[int](r, "select count(*) from pg_class where relname like 'ai_%202001'") == 0
+		return n.Retain(t.Context())
 	})
+	if got := read[int](r, old); err != nil || got != 3 {
+		t.Errorf("%d old partitions while another process is at it, %v", got, err)
+	}
+	if err := n.Retain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := read[int](r, old); got != 0 {
+		t.Errorf("%d old partitions stay", got)
+	}
 	if got := read[int](r, "select count(*) from pg_inherits where inhparent = 'ai_ledger'::regclass"); got != 4 {
 		t.Errorf("the ledger has %d partitions, want those of three months and the one for the rest", got)
 	}
 	if got := read[int](r, "select count(*) from ai_period"); got != 0 {
 		t.Error("an old minute stays")
 	}
-	res := r.reserve(n.Keeper)
+	res := r.reserve(n)
 	r.dispatch(res).Release("no connection")
 	res.Close()
-	r.flush(n.Keeper)
+	r.flush(n)
 	if got := read[int](r, "select count(*) from ai_attempt_default"); got != 0 {
 		t.Error("a call is in no month")
 	}

@@ -108,5 +108,5 @@ func exhaustedEvent(b *Budget, g *granted) (broker.Message, error) {
 	fresh.Limit = g.limit
 	return message(aievents.Exhausted, b.Tenant, b.ID,
 		stateEvent(PeriodStatus{Budget: fresh, StartsAt: g.starts, EndsAt: g.ends, Spent: g.spent, Reserved: g.reserved}), g.now,
-		b.ID, strconv.FormatInt(g.starts.UnixMicro(), 10))
+		b.ID, strconv.FormatInt(g.starts.UnixMicro(), 10), strconv.FormatInt(g.limit, 10))
 }

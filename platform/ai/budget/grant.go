@@ -39,7 +39,7 @@ func (k *Keeper) take(ctx context.Context, d *durable, wants []want) ([]part, er
 		return d.take(ctx, k, wants)
 	}
 	k.mu.Lock()
-	parts, lacking := k.takeFree(wants, time.Now())
+	parts, lacking := k.takeFree(wants, k.now())
 	k.mu.Unlock()
 	if len(lacking) == 0 {
 		k.fromMemory.Inc()
@@ -66,7 +66,7 @@ func (k *Keeper) grant(ctx context.Context, asked []question) ([]answer, error) 
 	k.mu.Lock()
 	holder := k.holder
 	k.mu.Unlock()
-	begun := time.Now()
+	begun := k.now()
 	var grants [][]granted
 	err := postgres.InTx(ctx, k.pool, func(tx pgx.Tx) (err error) {
 		grants, err = askGrants(ctx, tx, holder, leaseShare, asked)

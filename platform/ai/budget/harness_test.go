@@ -56,6 +56,9 @@ type node struct {
 func (r *rig) node(config budget.Config) *node {
 	r.Helper()
 	config.Prices = r.prices
+	if config.LeaseFor == 0 {
+		config.LeaseFor = time.Hour // a test that wants a node to be late says so
+	}
 	if config.Reload == 0 {
 		config.Reload = 10 * time.Millisecond
 	}
@@ -85,11 +88,11 @@ func (r *rig) node(config budget.Config) *node {
 	return n
 }
 
-// dead starts a process whose loops do not run any more after it has let one call
-// through: it has been killed.
+// dead starts a process whose loops do not run, as if it had been killed after its first
+// beat.
 func (r *rig) dead(config budget.Config) *budget.Keeper {
 	r.Helper()
-	config.Prices, config.Logger = r.prices, slog.New(slog.DiscardHandler)
+	config.Prices, config.Logger, config.LeaseFor = r.prices, slog.New(slog.DiscardHandler), time.Hour
 	k, err := budget.New(r.pool, config)
 	if err != nil {
 		r.Fatal(err)
@@ -98,6 +101,14 @@ func (r *rig) dead(config budget.Config) *budget.Keeper {
 		r.Fatal(err)
 	}
 	return k
+}
+
+// expire has the database take a process for dead, whose beat is late.
+func (r *rig) expire(k *budget.Keeper) {
+	r.Helper()
+	if _, err := r.pool.Exec(r.Context(), "update ai_holder set expires_at = clock_timestamp() - interval '1 hour' where id = $1", k.Holder()); err != nil {
+		r.Fatal(err)
+	}
 }
 
 func (r *rig) until(what string, done func() bool) {

@@ -97,6 +97,7 @@ const (
 type Keeper struct {
 	pool   *pgxpool.Pool // nil: nothing is kept
 	config Config
+	now    func() time.Time // time.Now, which tests move
 	grants *postgres.Batcher[question, answer]
 	metrics
 
@@ -134,7 +135,7 @@ func New(pool *pgxpool.Pool, config Config) (*Keeper, error) {
 // through and forgets what it has cost. It needs no Run.
 func Unkept(prices Prices) *Keeper {
 	k := &Keeper{
-		config:  Config{Prices: prices}.withDefaults(),
+		config: Config{Prices: prices}.withDefaults(), now: time.Now,
 		metrics: newMetrics(),
 		holder:  uuid.New(), leases: make(map[leaseKey]*lease), current: make(map[string]*lease),
 		due: make(chan struct{}, 1), changed: make(chan struct{}, 1),
@@ -166,7 +167,7 @@ func (k *Keeper) prepare(call Call) (*Reservation, []want, error) {
 		call.ID = ai.NewCallID()
 	}
 	r := &Reservation{keeper: k, call: call}
-	now := time.Now()
+	now := k.now()
 	if k.pool != nil {
 		k.mu.Lock()
 		usable := now.Before(k.fresh) && len(k.queue) < backlogMax && !k.stopping

@@ -2,7 +2,9 @@ package budget
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -41,9 +43,10 @@ type Reservation struct {
 	budgets []*Budget
 	parts   []part // held, and on no attempt
 	closed  bool
-	// attempts in the order of their dispatch.
+	// attempts in the order of their dispatch, and the number of the latest.
 	attempts []*Attempt
-	// durable reservations write in the caller's transactions; see [Keeper.Open].
+	last     int
+	// durable reservations write in the caller's transactions; see [Keeper.Resume].
 	durable *durable
 }
 
@@ -56,21 +59,24 @@ type part struct {
 // ID returns the id of the call.
 func (r *Reservation) ID() ai.CallID { return r.call.ID }
 
-// Cost returns what the attempts have cost that were settled so far.
+// Cost returns what the attempts of the call have cost that were settled so far.
 func (r *Reservation) Cost() (total ai.NanoUSD) {
 	r.keeper.mu.Lock()
 	defer r.keeper.mu.Unlock()
+	if r.durable != nil {
+		total = r.durable.cost
+	}
 	for _, a := range r.attempts {
 		total = total.Plus(a.cost)
 	}
 	return total
 }
 
-// Attempts returns how many were dispatched.
+// Attempts returns how many attempts of the call were dispatched.
 func (r *Reservation) Attempts() int {
 	r.keeper.mu.Lock()
 	defer r.keeper.mu.Unlock()
-	return len(r.attempts)
+	return r.last
 }
 
 // Close ends the reservation: what is on no attempt goes back, and an attempt that has
@@ -130,12 +136,37 @@ func (r *Reservation) Dispatch(ctx context.Context, model ai.Model) (*Attempt, e
 	if err != nil || r.durable == nil {
 		return a, err
 	}
-	err = postgres.InTx(ctx, r.keeper.pool, func(tx pgx.Tx) error { return r.Store(ctx, tx) })
+	err = postgres.InTx(ctx, r.keeper.pool, func(tx pgx.Tx) error {
+		if err := r.durable.fence(ctx, tx); err != nil {
+			return err
+		}
+		return r.Store(ctx, tx)
+	})
 	if err != nil {
-		a.Release("it could not be recorded, and was not sent")
+		r.forget(a, errors.Is(err, postgres.ErrCommitUnknown))
 		return nil, unavailable(err)
 	}
 	return a, nil
+}
+
+// forget takes back an attempt that was not sent because it could not be recorded. It
+// is not written as released: its number may be that of an attempt of somebody else,
+// who has taken the call over. If it was perhaps recorded after all, it becomes
+// uncertain there, and what it holds is not handed out again.
+func (r *Reservation) forget(a *Attempt, perhaps bool) {
+	r.keeper.mu.Lock()
+	defer r.keeper.mu.Unlock()
+	r.attempts = slices.DeleteFunc(r.attempts, func(other *Attempt) bool { return other == a })
+	switch {
+	case perhaps:
+	case r.closed:
+		r.keeper.giveBack(a.parts)
+	default:
+		r.parts = append(r.parts, a.parts...)
+	}
+	if !perhaps && r.last == a.number {
+		r.last--
+	}
 }
 
 func (r *Reservation) begin(ctx context.Context, model ai.Model) (*Attempt, error) {
@@ -154,6 +185,9 @@ func (r *Reservation) begin(ctx context.Context, model ai.Model) (*Attempt, erro
 	}
 	if limit := r.call.Cap; limit > 0 {
 		committed := a.most
+		if r.durable != nil {
+			committed = committed.Plus(r.durable.committed)
+		}
 		for _, earlier := range r.attempts {
 			committed = committed.Plus(earlier.committed())
 		}
@@ -165,7 +199,7 @@ func (r *Reservation) begin(ctx context.Context, model ai.Model) (*Attempt, erro
 	}
 	var parts []part
 	var lacking []want
-	parts, r.parts, lacking = share(r.parts, r.wants(a.most, len(r.attempts) == 0))
+	parts, r.parts, lacking = share(r.parts, r.wants(a.most, r.last == 0))
 	k.mu.Unlock()
 
 	var more []part
@@ -189,7 +223,8 @@ func (r *Reservation) begin(ctx context.Context, model ai.Model) (*Attempt, erro
 		return nil, fmt.Errorf("dispatch call %s: it is closed", r.call.ID)
 	}
 	a.parts = merge(parts)
-	a.number = len(r.attempts) + 1
+	r.last++
+	a.number = r.last
 	r.attempts = append(r.attempts, a)
 	k.record(a)
 	return a, nil

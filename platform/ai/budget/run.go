@@ -67,7 +67,7 @@ func (k *Keeper) loop(ctx context.Context, failure string, every time.Duration, 
 func (k *Keeper) beat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, k.config.LeaseFor/2)
 	defer cancel()
-	begun := time.Now() // before the database adds to its own time
+	begun := k.now() // before the database adds to its own time
 	k.mu.Lock()
 	holder, revision := k.holder, k.directory.revision
 	k.mu.Unlock()
@@ -130,7 +130,7 @@ func (k *Keeper) flush(ctx context.Context, everything bool) (more bool, err err
 	k.writing.Lock()
 	defer k.writing.Unlock()
 	k.mu.Lock()
-	k.back = append(k.back, k.idle(time.Now(), everything)...)
+	k.back = append(k.back, k.idle(k.now(), everything)...)
 	n := min(len(k.queue), flushMax)
 	taken, back := k.queue[:n:n], k.back
 	k.queue, k.back = k.queue[n:], nil

@@ -36,23 +36,27 @@ type PeriodStatus struct {
 	Left int64 `json:"left"`
 }
 
-// Put makes a budget, or changes the one with its id. Processes heed it within a
-// second or so; what was let through before stays.
+// Put makes a budget, or changes the one with its id, but not its unit and period.
+// Processes heed it within a second or so; what was let through before stays.
 func (k *Keeper) Put(ctx context.Context, b Budget) error {
 	if err := b.Validate(); err != nil {
 		return err
 	}
 	b = b.withDefaults()
 	err := postgres.InTx(ctx, k.pool, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `
+		tag, err := tx.Exec(ctx, `
 			insert into ai_budget as b (id, tenant, app, key, unit, period, limit_amount, on_uncertain, warn_at)
 			values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-			on conflict (id) do update set tenant = excluded.tenant, app = excluded.app, key = excluded.key, unit = excluded.unit, period = excluded.period,
+			on conflict (id) do update set tenant = excluded.tenant, app = excluded.app, key = excluded.key,
 				limit_amount = excluded.limit_amount, on_uncertain = excluded.on_uncertain, warn_at = excluded.warn_at,
-				revision = b.revision + 1, updated_at = clock_timestamp()`,
+				revision = b.revision + 1, updated_at = clock_timestamp()
+			where b.unit = excluded.unit and b.period = excluded.period`,
 			b.ID, b.Tenant, b.App, b.Key, b.Unit, b.Period, b.Limit, b.OnUncertain, b.WarnAt)
 		if err != nil {
 			return err
+		}
+		if tag.RowsAffected() == 0 { // or dollars that were spent would be taken for tokens
+			return fmt.Errorf("%w: unit and period of a budget stay as they are; make another one with another id", ErrInvalid)
 		}
 		// More may fit now, so that the next refusal is news.
 		if _, err := tx.Exec(ctx, "update ai_period set exhausted_at = null where budget_id = $1 and ends_at > clock_timestamp()", b.ID); err != nil {
@@ -71,7 +75,8 @@ func (k *Keeper) Put(ctx context.Context, b Budget) error {
 	return nil
 }
 
-// Delete removes a budget. What was spent of it is forgotten with its periods.
+// Delete removes a budget. What was spent of it is kept as long as its periods are, and
+// counts again when it is made anew: use another id for another unit or period.
 func (k *Keeper) Delete(ctx context.Context, id string) error {
 	err := postgres.InTx(ctx, k.pool, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, "delete from ai_budget where id = $1", id)

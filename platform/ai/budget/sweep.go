@@ -208,7 +208,8 @@ func readEntries(ctx context.Context, tx pgx.Tx, where string, args ...any) ([]*
 }
 
 // Retain makes the partitions of the months to come and drops what is older than the
-// books go back, as Run does every hour.
+// books go back, as Run does every hour. What another process is making or dropping at
+// that moment is left to it.
 func (k *Keeper) Retain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

@@ -21,9 +21,10 @@ type Caller interface {
 
 // Plan is a call that can be made.
 type Plan struct {
-	// Targets and Most are those of [budget.Call].
+	// Targets, Most and Cap are those of [budget.Call].
 	Targets []ai.Model
 	Most    ai.Usage
+	Cap     ai.NanoUSD
 	// Do makes the call on a reservation, with an attempt for each request that leaves.
 	// It returns when all attempts have ended. An error is a *[Failure], a
 	// *[budget.Refusal], or anything else, which is tried again.
@@ -73,6 +74,9 @@ func callOf(id ai.CallID, q *aievents.CompleteRequest, saga string, plan *Plan) 
 	c := budget.Call{
 		ID: id, Caller: ai.Caller(q.Caller), Operation: q.Operation, Model: q.Model, Saga: saga,
 		Targets: plan.Targets, Most: plan.Most, Cap: ai.NanoUSD(q.CapNanoUSD),
+	}
+	if plan.Cap > 0 && (c.Cap == 0 || plan.Cap < c.Cap) {
+		c.Cap = plan.Cap
 	}
 	if q.Prompt != "" {
 		c.Operation, c.Model = "prompt", q.Prompt

@@ -57,7 +57,6 @@ type Config struct {
 type Participant struct {
 	pool   *pgxpool.Pool
 	config Config
-	worker uuid.UUID     // this process, as one who claims calls
 	stored chan struct{} // capacity 1: a call is about to be stored
 }
 
@@ -79,7 +78,7 @@ func New(pool *pgxpool.Pool, config Config) *Participant {
 	if config.Logger == nil {
 		config.Logger = slog.Default()
 	}
-	return &Participant{pool: pool, config: config, worker: uuid.New(), stored: make(chan struct{}, 1)}
+	return &Participant{pool: pool, config: config, stored: make(chan struct{}, 1)}
 }
 
 // Handlers returns the commands that the participant obeys.

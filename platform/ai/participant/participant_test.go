@@ -73,7 +73,7 @@ type rig struct {
 	worker *participant.Participant
 }
 
-func parts(t *testing.T, pool *pgxpool.Pool, caller participant.Caller, claim time.Duration) (*budget.Keeper, *participant.Participant) {
+func parts(t *testing.T, pool *pgxpool.Pool, caller participant.Caller) (*budget.Keeper, *participant.Participant) {
 	t.Helper()
 	prices, err := price.New(price.Overlay{})
 	if err != nil {
@@ -83,7 +83,7 @@ func parts(t *testing.T, pool *pgxpool.Pool, caller participant.Caller, claim ti
 	if err != nil {
 		t.Fatal(err)
 	}
-	return keeper, participant.New(pool, participant.Config{Keeper: keeper, Caller: caller, ClaimFor: claim, RetryAfter: 5 * time.Millisecond})
+	return keeper, participant.New(pool, participant.Config{Keeper: keeper, Caller: caller, ClaimFor: time.Hour, RetryAfter: 5 * time.Millisecond})
 }
 
 func setup(t *testing.T, limit int64) *rig {
@@ -106,7 +106,7 @@ func idle(t *testing.T, limit int64) *rig {
 			if err := c.Broker.Ensure(t.Context(), budget.Topics()...); err != nil {
 				t.Fatal(err)
 			}
-			r.keeper, r.worker = parts(t, c.Pool, r.provider, 200*time.Millisecond)
+			r.keeper, r.worker = parts(t, c.Pool, r.provider)
 			return r.worker.Handlers()
 		},
 	})
@@ -125,6 +125,14 @@ func request() aievents.CompleteRequest {
 func (r *rig) complete(q aievents.CompleteRequest) (aievents.Completion, events.Code) {
 	r.T.Helper()
 	return consumertest.Do[aievents.Completion](r.Rig, consumertest.Command(r.T, aievents.Complete, uuid.NewString(), q))
+}
+
+// lapse ends all claims, as when the workers that have them are silent for too long.
+func (r *rig) lapse() {
+	r.T.Helper()
+	if _, err := r.Pool.Exec(r.T.Context(), "update ai_saga_call set claimed_until = now() - interval '1 s' where claimed_until is not null"); err != nil {
+		r.T.Fatal(err)
+	}
 }
 
 // standing returns what is spent and reserved of the budget.
@@ -178,7 +186,7 @@ func TestWhatCannotBePaidForIsRejected(t *testing.T) {
 
 func TestACallThatNeverLeftIsTriedAgain(t *testing.T) {
 	t.Parallel()
-	r := setup(t, mostCost) // for one attempt at a time
+	r := setup(t, 2*mostCost-1) // for one attempt at a time
 	r.answer = func(ctx context.Context, n int64, res *budget.Reservation) (participant.Answer, error) {
 		if n == 3 {
 			return answers(ctx, n, res)
@@ -190,8 +198,18 @@ func TestACallThatNeverLeftIsTriedAgain(t *testing.T) {
 		a.Release("no connection")
 		return participant.Answer{}, &participant.Failure{Code: aievents.CallUnavailable, Message: "no connection", Again: true}
 	}
-	if reply, code := r.complete(request()); code != "" || string(reply.Body) != `{"n":3}` {
+	reply, code := r.complete(request())
+	if code != "" || string(reply.Body) != `{"n":3}` || reply.Attempts != 3 {
 		t.Errorf("%+v, %s", reply, code)
+	}
+	if got := consumertest.Read[string](r.Rig, "select string_agg(attempt || ' ' || state, ', ' order by attempt) from ai_attempt"); got != "1 released, 2 released, 3 settled" {
+		t.Errorf("the books have the attempts %s", got)
+	}
+	if got := consumertest.Read[int64](r.Rig, "select coalesce(sum(amount), 0)::bigint from ai_ledger"); got != reply.CostNano {
+		t.Errorf("the ledger has %d of the %d that the call has cost", got, reply.CostNano)
+	}
+	if spent, reserved := r.standing(); spent != reply.CostNano || reserved != 0 {
+		t.Errorf("%d is spent and %d reserved", spent, reserved)
 	}
 	r.answer = func(context.Context, int64, *budget.Reservation) (participant.Answer, error) {
 		return participant.Answer{}, errors.New("broken")
@@ -201,6 +219,84 @@ func TestACallThatNeverLeftIsTriedAgain(t *testing.T) {
 	}
 	if _, reserved := r.standing(); reserved != 0 {
 		t.Errorf("%d stays reserved", reserved)
+	}
+}
+
+// A worker that is slow before it sends the call is taken for dead, and wakes up when
+// another one makes the call already, or has made it.
+func TestAWorkerThatWasTakenForDeadSendsNothing(t *testing.T) {
+	t.Parallel()
+	for name, later := range map[string]bool{"while the call is made": false, "when the call has been made": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := idle(t, 10*mostCost)
+			slow, wake := make(chan struct{}), make(chan struct{})
+			sent, ended, dispatched := make(chan struct{}), make(chan error, 1), make(chan struct{})
+			r.answer = func(ctx context.Context, n int64, res *budget.Reservation) (participant.Answer, error) {
+				if n == 1 {
+					close(slow)
+					<-wake
+					_, err := answers(ctx, n, res)
+					ended <- err
+					return participant.Answer{}, err
+				}
+				a, err := res.Dispatch(ctx, model)
+				if err != nil {
+					return participant.Answer{}, err
+				}
+				close(dispatched)
+				if !later {
+					<-sent
+				}
+				a.Settle(ai.Usage{Input: 10, Output: 20}, ai.Reported)
+				return participant.Answer{Model: model, Body: json.RawMessage(`{"n":2}`)}, nil
+			}
+			command := consumertest.Command(t, aievents.Complete, uuid.NewString(), request())
+			r.Send(command)
+			r.Run(r.worker.Run)
+			<-slow
+			r.lapse()
+			<-dispatched
+			if later {
+				r.Await(1, "select count(*) from ai_saga_call where ended_at is not null")
+			}
+			close(wake)
+			if err := <-ended; err == nil {
+				t.Error("the slow worker has sent the call again")
+			}
+			close(sent)
+			reply, code := consumertest.Answer[aievents.Completion](r.Rig, command)
+			if code != "" || string(reply.Body) != `{"n":2}` || reply.Attempts != 1 {
+				t.Errorf("%+v, %s", reply, code)
+			}
+			if got := consumertest.Read[string](r.Rig, "select string_agg(attempt || ' ' || state, ', ') from ai_attempt"); got != "1 settled" {
+				t.Errorf("the books have the attempts %s", got)
+			}
+			if spent, reserved := r.standing(); spent != reply.CostNano || reserved != 0 {
+				t.Errorf("%d is spent and %d reserved", spent, reserved)
+			}
+		})
+	}
+}
+
+func TestACapHoldsForAllTriesOfACall(t *testing.T) {
+	t.Parallel()
+	r := setup(t, 100*mostCost)
+	r.answer = func(ctx context.Context, _ int64, res *budget.Reservation) (participant.Answer, error) {
+		a, err := res.Dispatch(ctx, model)
+		if err != nil {
+			return participant.Answer{}, err
+		}
+		a.Settle(most, ai.Reported)
+		return participant.Answer{}, &participant.Failure{Code: aievents.CallUnavailable, Message: "it broke", Again: true}
+	}
+	q := request()
+	q.CapNanoUSD = 2 * mostCost
+	if _, code := r.complete(q); code != aievents.BudgetExhausted {
+		t.Error(code)
+	}
+	if spent, reserved := r.standing(); spent != 2*mostCost || reserved != 0 {
+		t.Errorf("%d is spent and %d reserved", spent, reserved)
 	}
 }
 
@@ -298,6 +394,7 @@ func TestKillBetweenTheAnswerAndTheCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = other.Wait()
+	r.lapse()
 	r.Run(r.worker.Run)
 	_, code := consumertest.Answer[aievents.Completion](r.Rig, command)
 	if code != aievents.Uncertain || r.asked.Load() != 0 {
@@ -324,7 +421,7 @@ func child(t *testing.T, url string) {
 		fmt.Println("answered")
 		select {}
 	}}
-	keeper, worker := parts(t, pool, p, 200*time.Millisecond)
+	keeper, worker := parts(t, pool, p)
 	go keeper.Run(t.Context())
 	fmt.Println("ready...")
 	if err := worker.Run(t.Context()); err != nil {

@@ -45,7 +45,11 @@ func (p *Participant) Run(ctx context.Context) error {
 				p.config.Logger.WarnContext(ctx, "old calls could not be forgotten", "error", err)
 			}
 		}
-		free <- struct{}{} // a worker
+		select {
+		case free <- struct{}{}: // a worker
+		case <-ctx.Done():
+			return nil
+		}
 		c, err := p.claim(context.WithoutCancel(ctx))
 		if err != nil {
 			p.config.Logger.WarnContext(ctx, "calls could not be looked for and are looked for again", "error", err)
@@ -73,6 +77,7 @@ func (p *Participant) Run(ctx context.Context) error {
 // claimed is a call that this process makes.
 type claimed struct {
 	id      ai.CallID
+	claim   uuid.UUID // tells this claim from a later one, be it of the same process
 	key     uuid.UUID
 	saga    string
 	request aievents.CompleteRequest
@@ -86,7 +91,7 @@ type claimed struct {
 func (p *Participant) claim(ctx context.Context) (*claimed, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	c := new(claimed)
+	c := &claimed{claim: uuid.New()}
 	var id uuid.UUID
 	err := p.pool.QueryRow(ctx, `
 		with due as (
@@ -98,7 +103,7 @@ func (p *Participant) claim(ctx context.Context) (*claimed, error) {
 		update ai_saga_call c set claimed_by = $1, claimed_until = clock_timestamp() + $2::interval, tries = c.tries + 1
 		from due where c.id = due.id
 		returning c.id, c.deferred_key, c.saga_id, c.request, c.holder_id, c.own_hold, c.tries, due.orphan`,
-		p.worker, p.config.ClaimFor).Scan(&id, &c.key, &c.saga, &c.request, &c.holder, &c.own, &c.tries, &c.orphan)
+		c.claim, p.config.ClaimFor).Scan(&id, &c.key, &c.saga, &c.request, &c.holder, &c.own, &c.tries, &c.orphan)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -129,7 +134,13 @@ func (p *Participant) work(ctx context.Context, c *claimed) {
 	}
 	plan, failed := p.config.Caller.Plan(ctx, c.request)
 	if failed == nil {
-		res, failed = p.config.Keeper.Resume(ctx, c.holder, callOf(c.id, &c.request, c.saga, &plan))
+		res, failed = p.config.Keeper.Resume(ctx, c.holder, callOf(c.id, &c.request, c.saga, &plan), func(ctx context.Context, tx pgx.Tx) error {
+			mine, err := p.lock(ctx, tx, c)
+			if err == nil && !mine {
+				err = errTaken
+			}
+			return err
+		})
 	}
 	if failed == nil {
 		own, cancel := context.WithTimeout(ctx, p.config.CallTimeout)
@@ -165,7 +176,7 @@ func (p *Participant) hold(ctx context.Context, c *claimed) (stop func()) {
 			}
 			_, err := p.pool.Exec(ctx, `
 				update ai_saga_call set claimed_until = clock_timestamp() + $3::interval
-				where id = $1 and claimed_by = $2 and due_at is not null`, uuid.UUID(c.id), p.worker, p.config.ClaimFor)
+				where id = $1 and claimed_by = $2 and due_at is not null`, uuid.UUID(c.id), c.claim, p.config.ClaimFor)
 			if err != nil && ctx.Err() == nil {
 				p.config.Logger.WarnContext(ctx, "claim of a call could not be renewed", "call", c.id.String(), "error", err)
 			}
@@ -282,9 +293,13 @@ func (p *Participant) finish(ctx context.Context, tx pgx.Tx, c *claimed, state s
 	return nil
 }
 
-// lock reports whether the call is this process's still, and keeps it so until tx ends.
+// errTaken means that this process was taken for dead, and that another claim on the
+// call has followed: nothing may be sent any more.
+var errTaken = errors.New("the call was taken over by another worker")
+
+// lock reports whether the claim is the latest, and keeps it so until tx ends.
 func (p *Participant) lock(ctx context.Context, tx pgx.Tx, c *claimed) (mine bool, err error) {
-	err = tx.QueryRow(ctx, "select claimed_by = $2 and due_at is not null from ai_saga_call where id = $1 for update", uuid.UUID(c.id), p.worker).Scan(&mine)
+	err = tx.QueryRow(ctx, "select claimed_by is not distinct from $2 and due_at is not null from ai_saga_call where id = $1 for update", uuid.UUID(c.id), c.claim).Scan(&mine)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return false, nil
 	}

@@ -26,7 +26,8 @@ type HandlerConfig struct {
 	// what the client is told; ok is false for what it does not know.
 	Explain func(err error) (status int, code, detail string, ok bool)
 	// Async takes a call whose client prefers not to wait for it, once its variables
-	// have been checked; nil: it waits.
+	// have been checked, with the reference that the client has used: a client that sends
+	// it again sends the same, wherever a channel has moved. Nil: it waits.
 	Async  func(w http.ResponseWriter, r *http.Request, caller ai.Caller, reference string, variables []byte)
 	Logger *slog.Logger
 }
@@ -61,7 +62,7 @@ func (h handler) call(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if h.Async != nil && prefersAsync(r.Header) {
-		h.Async(w, r, caller, ready.Slug+":"+strconv.Itoa(ready.Version), variables)
+		h.Async(w, r, caller, r.PathValue("reference"), variables)
 		return nil
 	}
 	reservation, err := h.Keeper.Reserve(r.Context(), budget.Call{

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -75,6 +77,10 @@ func setup(t *testing.T) *rig {
 	r := &rig{T: t, store: prompt.NewStore(pool, func() {}), model: new(model)}
 	r.server = prompt.NewHandler(prompt.HandlerConfig{
 		Runner: prompt.NewRunner(r.store, r.model), Keeper: budget.Unkept(prices),
+		Async: func(w http.ResponseWriter, _ *http.Request, caller ai.Caller, reference string, variables []byte) {
+			w.WriteHeader(http.StatusAccepted)
+			_, _ = fmt.Fprintf(w, "%s %s %s", caller.Tenant, reference, variables)
+		},
 		Caller: func(r *http.Request) ai.Caller { return ai.Caller{Tenant: r.Header.Get("Tenant")} },
 	})
 	r.read = func(query string) (n int) {
@@ -91,11 +97,14 @@ func setup(t *testing.T) *rig {
 	return r
 }
 
-func (r *rig) call(reference, variables string) (int, http.Header, string) {
+func (r *rig) call(reference, variables string, header ...string) (int, http.Header, string) {
 	r.Helper()
 	recorder := httptest.NewRecorder()
 	request := httptest.NewRequestWithContext(r.Context(), http.MethodPost, prompt.Base+"/"+reference, strings.NewReader(variables))
 	request.Header.Set("Tenant", "acme")
+	for i := 0; i < len(header); i += 2 {
+		request.Header.Set(header[i], header[i+1])
+	}
 	r.server.ServeHTTP(recorder, request)
 	return recorder.Code, recorder.Header(), recorder.Body.String()
 }
@@ -139,6 +148,44 @@ func TestAPromptIsAnEndpoint(t *testing.T) {
 	}
 	if asked.Messages[0].Content != `Judge a "quote" and {{n}} in 3 words, .` || asked.Messages[1].Content != `a "quote" and {{n}}` || !strings.Contains(string(asked.Format), `"json_schema"`) {
 		t.Errorf("asked %s", r.model.asked[0])
+	}
+}
+
+// What the client has sent is handed over as it is, so that it is the same when it is
+// sent again after a channel has moved.
+func TestAClientThatDoesNotWaitIsHandedOver(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	r.publish("", mood())
+	for _, reference := range []string{"mood", "mood:latest", "mood:1"} {
+		status, _, body := r.call(reference, `{"text":"x"}`, "Prefer", "wait=5, respond-async")
+		if status != http.StatusAccepted || body != "acme "+reference+` {"text":"x"}` {
+			t.Errorf("%d %s", status, body)
+		}
+	}
+	if status, _, _ := r.call("mood", `{}`, "Prefer", "respond-async"); status != http.StatusUnprocessableEntity {
+		t.Errorf("variables that break the schema are taken: %d", status)
+	}
+	if status, _, _ := r.call("none", `{}`, "Prefer", "respond-async"); status != http.StatusNotFound {
+		t.Errorf("a prompt that is not there is taken: %d", status)
+	}
+	if len(r.model.asked) != 0 {
+		t.Errorf("asked %v", r.model.asked)
+	}
+}
+
+// A version can be called as soon as it is published, under every name.
+func TestWhatIsPublishedIsCalledAtOnce(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	for version, text := range []string{"one", "two"} {
+		p := mood()
+		p.Description = text
+		r.publish("", p)
+		r.model.says = []string{`{"mood":"good"}`}
+		if _, _, body := r.call("mood", `{"text":"x"}`); !strings.Contains(body, `"version":`+strconv.Itoa(version+1)) {
+			t.Errorf("after version %d: %s", version+1, body)
+		}
 	}
 }
 

@@ -138,9 +138,17 @@ func (s *Store) Publish(ctx context.Context, tenant string, p Prompt) (v Version
 		return v, fmt.Errorf("publish prompt %s: %w", p.Slug, err)
 	}
 	if fresh {
-		s.wake()
+		s.moved()
 	}
 	return v, nil
+}
+
+// moved tells that a channel stands for something else from now on.
+func (s *Store) moved() {
+	s.mu.Lock()
+	clear(s.named)
+	s.mu.Unlock()
+	s.wake()
 }
 
 func point(ctx context.Context, tx pgx.Tx, tenant, slug, channel string, version int) error {
@@ -188,10 +196,7 @@ func (s *Store) Move(ctx context.Context, tenant, slug, channel string, version 
 	if err != nil {
 		return fmt.Errorf("move %s of prompt %s to version %d: %w", channel, slug, version, err)
 	}
-	s.mu.Lock()
-	clear(s.named)
-	s.mu.Unlock()
-	s.wake()
+	s.moved()
 	return nil
 }
 

@@ -151,22 +151,22 @@ func or(text, otherwise string) string {
 	return text
 }
 
-// callerOf tells who pays.
-func callerOf(identity gateway.Identity) ai.Caller {
-	return ai.Caller{Tenant: identity.Tenant, App: identity.Client, Key: identity.Key}
+// CallerOf tells who pays for what the identity asks for.
+func CallerOf(identity gateway.Identity) ai.Caller {
+	return ai.Caller{Tenant: or(identity.Tenant, ai.DefaultTenant), App: identity.Client, Key: identity.Key}
 }
 
 func (h *Handler) serve(format wire.Format) http.HandlerFunc {
 	f := formats[format]
 	return func(w http.ResponseWriter, r *http.Request) {
-		identity := gateway.IdentityOf(r.Context())
+		caller := CallerOf(gateway.IdentityOf(r.Context()))
 		ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
-		ctx, observed := h.config.Observer.Begin(ctx, format, identity.Tenant)
+		ctx, observed := h.config.Observer.Begin(ctx, format, caller.Tenant)
 		x := &exchange{
-			h: h, s: h.current.Load(), w: w, r: r.WithContext(ctx), f: f, call: Call{Caller: callerOf(identity)}, observed: observed,
+			h: h, s: h.current.Load(), w: w, r: r.WithContext(ctx), f: f, call: Call{Caller: caller}, observed: observed,
 			out: &writer{w: w, control: http.NewResponseController(w), timeout: h.config.WriteTimeout},
 		}
-		x.call.Format, x.call.Tenant = format, identity.Tenant
+		x.call.Format, x.call.Tenant = format, caller.Tenant
 		defer x.end()
 		if err := x.run(); err != nil {
 			x.fail(err)
@@ -452,7 +452,7 @@ func (o *writer) write(data []byte, flush bool) error {
 func (h *Handler) models(w http.ResponseWriter, r *http.Request) {
 	f := formatOf(r)
 	list := []any{}
-	for _, m := range h.router.Models(gateway.IdentityOf(r.Context()).Tenant) {
+	for _, m := range h.router.Models(CallerOf(gateway.IdentityOf(r.Context())).Tenant) {
 		list = append(list, f.model(m))
 	}
 	answer(w, f.modelList(list))
@@ -460,7 +460,7 @@ func (h *Handler) models(w http.ResponseWriter, r *http.Request) {
 
 func (h *Handler) model(w http.ResponseWriter, r *http.Request) {
 	f, name := formatOf(r), r.PathValue("model")
-	for _, m := range h.router.Models(gateway.IdentityOf(r.Context()).Tenant) {
+	for _, m := range h.router.Models(CallerOf(gateway.IdentityOf(r.Context())).Tenant) {
 		if m.Name == name {
 			answer(w, f.model(m))
 			return

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/countermand/countermand/events"
@@ -17,7 +18,7 @@ import (
 
 // ackWaitDefault is how long a member may be silent before its message goes to
 // another. A member that lives says so three times as often.
-const ackWaitDefault = 30 * time.Second
+const ackWaitDefault = 10 * time.Second
 
 // pullMax is how many messages a member asks for. The server sends one at a time
 // all the same, but asking for one would stall: the client (nats.go 1.55) asks
@@ -34,6 +35,7 @@ const pullMax = 256
 // with no coordination among members.
 type group struct {
 	topic   events.Topic
+	conn    *nats.Conn
 	ackWait time.Duration
 	queue   chan broker.GroupDelivery // unbuffered: a message waits with its partition, not here
 	failed  chan error                // capacity 1: the first failure says it all
@@ -50,7 +52,7 @@ func (b *Broker) Subscribe(ctx context.Context, topic events.Topic, name string)
 	ctx, cancel := b.bound(ctx)
 	defer cancel()
 	run, stop := context.WithCancel(context.Background())
-	g := &group{topic: topic, ackWait: b.ackWait, queue: make(chan broker.GroupDelivery), failed: make(chan error, 1), stop: stop}
+	g := &group{topic: topic, conn: b.conn, ackWait: b.ackWait, queue: make(chan broker.GroupDelivery), failed: make(chan error, 1), stop: stop}
 	for partition := range b.config.Partitions {
 		iterator, err := b.iterator(ctx, topic, partition, name)
 		if err != nil {
@@ -135,7 +137,7 @@ func (g *group) hold(ctx context.Context, msg jetstream.Msg) bool {
 		Attempt:  int(meta.NumDelivered),
 		Ack: func(ctx context.Context) error {
 			defer settle()
-			return msg.DoubleAck(ctx)
+			return g.acknowledge(ctx, msg)
 		},
 		Retry: func(delay time.Duration) error {
 			defer settle()
@@ -156,6 +158,31 @@ func (g *group) hold(ctx context.Context, msg jetstream.Msg) bool {
 		case <-ctx.Done():
 			_ = msg.Nak()
 			return false
+		}
+	}
+}
+
+// ackAttempt is how long the server may take to confirm an ack before it is sent
+// again. What was on its way when a connection broke is lost, and the partition would
+// stand still for ackWait.
+const ackAttempt = 2 * time.Second
+
+// acknowledge acks a message until the server confirms it or ctx ends. A server that
+// says nothing to two attempts has forgotten that it delivered the message, which a
+// crash does to it, and delivers it again as soon as this one is given up.
+func (g *group) acknowledge(ctx context.Context, msg jetstream.Msg) error {
+	for unanswered := 0; ; {
+		connected := g.conn.IsConnected()
+		attempt, cancel := context.WithTimeout(ctx, ackAttempt)
+		err := msg.DoubleAck(attempt)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return err
+		}
+		if connected && g.conn.IsConnected() {
+			if unanswered++; unanswered == 2 {
+				return err
+			}
 		}
 	}
 }

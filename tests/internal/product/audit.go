@@ -37,7 +37,7 @@ var endings = map[string]ending{
 }
 
 // readModelTimeout is how long the read model may lag behind: a process that was
-// killed keeps the message it had in hand for half a minute.
+// killed, or spoke to a broker that was, keeps the message it had in hand for 10 s.
 const readModelTimeout = 45 * time.Second
 
 // Audit reads every saga that there ever was and compares orders, payments,

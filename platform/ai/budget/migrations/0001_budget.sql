@@ -165,7 +165,7 @@ begin
 			where not exists (select from ai_period where budget_id = budgets[i] and starts_at = begins[i])
 			on conflict do nothing;
 		select * into p from ai_period where budget_id = budgets[i] and starts_at = begins[i] for update;
-		if p.spent + p.reserved + needs[i] > b.limit_amount then
+		if needs[i] > b.limit_amount - p.spent - p.reserved then -- written so that no sum can be too large
 			update ai_period set exhausted_at = now
 				where budget_id = budgets[i] and starts_at = begins[i] and exhausted_at is null;
 			return query select budgets[i], p.starts_at, p.ends_at, now, 0::bigint, true, p.exhausted_at is null, b.limit_amount, p.spent, p.reserved;

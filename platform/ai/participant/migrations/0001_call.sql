@@ -4,7 +4,7 @@ create table ai_saga_call (
 	id            uuid        primary key, -- that of the call
 	deferred_key  uuid        not null,    -- of the reply that is owed
 	saga_id       text        not null,
-	state         text        not null,    -- reserved, dispatched, settled, released, uncertain
+	state         text        not null,    -- reserved, settled, released, uncertain
 	request       jsonb       not null,
 	holder_id     uuid        not null,    -- what pays: a reservation of the saga, or one of its own
 	own_hold      boolean     not null,
