@@ -38,6 +38,7 @@ type acceptance struct {
 	waitDefault time.Duration
 	waitMax     time.Duration
 	outcome     *outcome
+	outbox      bool // it goes to the Intake, and from there to the broker
 }
 
 // submission is one command on its way in.
@@ -74,7 +75,7 @@ func (g *Gateway) serveAnyCommand(x *exchange, r *http.Request, s *snapshot) {
 	}
 	a := acceptance{waitMax: g.config.WaitMax, outcome: genericOutcome}
 	if first := s.table.first[c.Type]; first != nil {
-		a.guards, a.key, a.keyRequired, a.outcome = first.guards, first.key, first.keyRequired, first.outcome
+		a.guards, a.key, a.keyRequired, a.outcome, a.outbox = first.guards, first.key, first.keyRequired, first.outcome, first.outbox
 	}
 	a.routeID, a.method, a.contract = x.endpoint.id, http.MethodPost, c
 	g.accept(x, r, &a)
@@ -180,9 +181,11 @@ func (g *Gateway) replayKnown(x *exchange, r *http.Request, a *acceptance, c *su
 func (g *Gateway) publish(x *exchange, r *http.Request, a *acceptance, c *submission) bool {
 	// Not the request's context: a client that goes away does not take its command back.
 	ctx := g.acks.context(time.Now())
-	receipt, err := g.deps.Publisher.Publish(ctx, broker.Message{
-		Topic: a.contract.Topic, PublishID: c.id, Event: newCommandEvent(r.Context(), a, c),
-	})
+	message := broker.Message{Topic: a.contract.Topic, PublishID: c.id, Event: newCommandEvent(r.Context(), a, c)}
+	if a.outbox {
+		return g.storeInOutbox(ctx, x, r, a, c, message)
+	}
+	receipt, err := g.deps.Publisher.Publish(ctx, message)
 	switch {
 	case err == nil && receipt.Duplicate && c.keyed:
 		return g.checkOriginal(ctx, x, r, a, c, receipt)
@@ -239,12 +242,20 @@ func (*eventCarrier) Keys() []string { return propagation.TraceContext{}.Fields(
 // that only the broker knows so far.
 func (g *Gateway) checkOriginal(ctx context.Context, x *exchange, r *http.Request, a *acceptance, c *submission, receipt broker.Receipt) bool {
 	original, err := g.originalFingerprint(ctx, a, c, receipt)
-	switch {
-	case err != nil:
+	if err != nil {
 		g.logger.WarnContext(r.Context(), "original of a repeated command cannot be read",
 			slog.String("operation_id", c.id), slog.Any("error", err))
 		x.failLater(r, codeBrokerUnavailable, unconfirmed(true))
 		return false
+	}
+	return g.repeat(x, r, c, original)
+}
+
+// repeat answers for a command that was stored before, by a request with that
+// fingerprint, and that the engine does not show yet. It reports whether the request
+// was the same one, of which the answer is still to be sent.
+func (g *Gateway) repeat(x *exchange, r *http.Request, c *submission, original string) bool {
+	switch {
 	case original != c.fingerprint:
 		g.failReused(x, r, c)
 		return false
@@ -308,6 +319,7 @@ func (g *Gateway) answer(x *exchange, r *http.Request, a *acceptance, c *submiss
 			status = op.Status
 		}
 	}
+	x.tellDurability(g.durabilityOf(a))
 	writeAccepted(x, c.id, status)
 }
 

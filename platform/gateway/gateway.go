@@ -19,7 +19,7 @@ import (
 	"github.com/countermand/countermand/platform/follow"
 )
 
-// Deps are what the gateway talks to. All but Keys, Source and Resources are required,
+// Deps are what the gateway talks to. Publisher, Operations and Lookup are required,
 // and all must be safe for concurrent use.
 type Deps struct {
 	// Publisher stores commands; its nil error is the durable ack.
@@ -29,6 +29,9 @@ type Deps struct {
 	// Lookup reads a stored command back, to compare a repeated request with the
 	// first of its Idempotency-Key. A broker.Broker's method of that name is one.
 	Lookup func(ctx context.Context, topic events.Topic, partition int, offset uint64) (broker.Delivery, error)
+	// Intake takes commands of routes that accept while the broker is away. It may be
+	// nil when no table has a route with accept: outbox.
+	Intake Intake
 	// Source is where streams read events, such as a broker.Broker. It may be nil when
 	// no table has a route of kind stream.
 	Source follow.Source
