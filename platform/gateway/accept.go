@@ -44,6 +44,7 @@ type acceptance struct {
 // submission is one command on its way in.
 type submission struct {
 	id          string
+	received    time.Time
 	keyed       bool // its id derives from a key, so a repeat finds it
 	business    bool // the key is the route's, not the client's
 	fingerprint string
@@ -83,7 +84,7 @@ func (g *Gateway) serveAnyCommand(x *exchange, r *http.Request, s *snapshot) {
 // accept takes a command in: it checks the request, publishes the command and
 // answers, now or after the wait that the client asked for.
 func (g *Gateway) accept(x *exchange, r *http.Request, a *acceptance) {
-	received := time.Now()
+	received := x.started
 	key, keyed, fault := parseIdempotencyKey(r.Header["Idempotency-Key"])
 	switch {
 	case fault != "":
@@ -108,7 +109,7 @@ func (g *Gateway) accept(x *exchange, r *http.Request, a *acceptance) {
 		return
 	}
 	c := submission{
-		keyed: keyed, body: body.bytes, fingerprint: fingerprint(a.routeID, a.contract.Type, body.bytes),
+		received: received, keyed: keyed, body: body.bytes, fingerprint: fingerprint(a.routeID, a.contract.Type, body.bytes),
 		expires: expires, identity: IdentityOf(r.Context()), strict: prefer.strict(),
 	}
 	switch {
@@ -178,10 +179,9 @@ func (g *Gateway) replayKnown(x *exchange, r *http.Request, a *acceptance, c *su
 // publish stores the command. When the broker held one with this id already, it
 // checks that it was the same request. It reports false after it has answered.
 func (g *Gateway) publish(x *exchange, r *http.Request, a *acceptance, c *submission) bool {
-	// A client that goes away does not take its command back.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), g.config.PublishTimeout)
-	defer cancel()
-	message := broker.Message{Topic: a.contract.Topic, PublishID: c.id, Event: newCommandEvent(ctx, a, c)}
+	// Not the request's context: a client that goes away does not take its command back.
+	ctx := g.acks.context(time.Now())
+	message := broker.Message{Topic: a.contract.Topic, PublishID: c.id, Event: newCommandEvent(r.Context(), a, c)}
 	if a.outbox {
 		return g.storeInOutbox(ctx, x, r, a, c, message)
 	}
@@ -213,7 +213,7 @@ func unconfirmed(keyed bool) string {
 
 func newCommandEvent(ctx context.Context, a *acceptance, c *submission) events.Event {
 	e := events.Event{
-		ID: c.id, Source: eventSource, Type: a.contract.Type, Subject: c.id, Time: time.Now().UTC(),
+		ID: c.id, Source: eventSource, Type: a.contract.Type, Subject: c.id, Time: c.received.UTC(),
 		DataContentType: events.ContentTypeJSON, Data: c.body,
 		CorrelationID: c.id, PartitionKey: c.id,
 		Extensions: map[string]string{fingerprintExtension: c.fingerprint},
@@ -327,10 +327,8 @@ func (g *Gateway) answer(x *exchange, r *http.Request, a *acceptance, c *submiss
 func writeAccepted(x *exchange, id string, status Status) {
 	self := operationPath(id)
 	h := x.Header()
-	h.Set("Location", self)
-	h.Set("Retry-After", "1")
-	h.Set("Link", "<"+self+`>; rel="status", <`+self+`/events>; rel="alternate"; type="text/event-stream"`)
-	h.Set("Cache-Control", noStore)
+	values := []string{self, "1", "<" + self + `>; rel="status", <` + self + `/events>; rel="alternate"; type="text/event-stream"`, noStore}
+	h["Location"], h["Retry-After"], h["Link"], h["Cache-Control"] = values[0:1:1], values[1:2:2], values[2:3:3], values[3:4:4]
 	// By hand, since this is the busiest answer: id and status hold nothing to escape.
 	x.json(http.StatusAccepted, contentTypeJSON,
 		[]byte(`{"id":"`+id+`","status":"`+string(status)+`","links":{"self":"`+self+`"}}`+"\n"))

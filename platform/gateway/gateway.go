@@ -51,6 +51,7 @@ type Gateway struct {
 	config  Config
 	deps    Deps
 	mint    *mint
+	acks    *patience
 	waiters *waiters
 	metrics *metrics
 	tracer  trace.Tracer
@@ -85,7 +86,7 @@ func New(config Config, table *Table, deps Deps) (*Gateway, error) {
 	}
 	config = config.withDefaults()
 	g := &Gateway{
-		config: config, deps: deps, mint: newMint(config.Secret),
+		config: config, deps: deps, mint: newMint(config.Secret), acks: &patience{timeout: config.PublishTimeout},
 		tracer: config.TracerProvider.Tracer(tracerName), logger: config.Logger,
 		draining: make(chan struct{}),
 	}
@@ -203,7 +204,6 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		ResponseWriter: w, endpoint: s.unmatched[method], logger: g.logger,
 		started: time.Now(), writeTimeout: g.config.WriteTimeout,
 	}
-	x.clearWriteDeadline()
 	g.retire(w)
 	defer span.End()
 	defer g.observe(x, r, span)

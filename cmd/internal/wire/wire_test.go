@@ -126,8 +126,9 @@ func TestEnvironment(t *testing.T) {
 		}
 		t.Setenv("COUNTERMAND_INBOX_WINDOW", "0s")
 		t.Setenv("COUNTERMAND_CHECK_PAYLOADS", "perhaps")
+		t.Setenv("COUNTERMAND_AI_CALL_EVENTS", "no")
 		_, err := FromEnvironment(Order)
-		for _, name := range []string{"COUNTERMAND_INBOX_WINDOW", "COUNTERMAND_CHECK_PAYLOADS"} {
+		for _, name := range []string{"COUNTERMAND_INBOX_WINDOW", "COUNTERMAND_CHECK_PAYLOADS", "COUNTERMAND_AI_CALL_EVENTS"} {
 			if err == nil || !strings.Contains(err.Error(), name) {
 				t.Errorf("error does not name %s: %v", name, err)
 			}
