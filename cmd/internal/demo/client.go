@@ -39,7 +39,12 @@ type operation struct {
 	ID     string `json:"id"`
 	Status string `json:"status"`
 	Done   bool   `json:"done"`
-	Error  struct {
+	Steps  []struct {
+		Name   string `json:"name"`
+		Status string `json:"status"`
+	} `json:"steps"`
+	CreatedAt time.Time `json:"created_at"`
+	Error     struct {
 		Code string `json:"code"`
 	} `json:"error"`
 }
