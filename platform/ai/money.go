@@ -80,8 +80,11 @@ func (n NanoUSD) String() string {
 	if n < 0 {
 		sign, n = "-", -n
 	}
-	text := fmt.Sprintf("%s%d.%09d", sign, n/USD, n%USD)
-	return strings.TrimRight(strings.TrimRight(text, "0"), ".")
+	whole, fraction := strconv.FormatInt(int64(n/USD), 10), strconv.FormatInt(int64(USD+n%USD), 10)[1:]
+	if fraction = strings.TrimRight(fraction, "0"); fraction == "" {
+		return sign + whole
+	}
+	return sign + whole + "." + fraction
 }
 
 var errUSD = errors.New("want an amount of dollars such as 25 or 0.05, with at most nine decimals")

@@ -15,9 +15,9 @@ import (
 
 // Limits of the loops.
 const (
-	flushMax     = 1000                 // attempts of one transaction
-	flushTimeout = 10 * time.Second     // of one such transaction
-	flushRest    = 5 * time.Millisecond // so that a call that ends soon is written once
+	flushMax     = 1000                  // attempts of one transaction
+	flushTimeout = 10 * time.Second      // of one such transaction
+	flushRest    = 15 * time.Millisecond // so that a call that ends soon is written once, and calls share a commit
 	retryRest    = 250 * time.Millisecond
 	sweepEvery   = 15 * time.Second
 	retainEvery  = time.Hour

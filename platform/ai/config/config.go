@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -126,7 +127,7 @@ type deployment struct {
 	Concurrency int      `yaml:"concurrency"`
 	Endpoints   []string `yaml:"endpoints"`
 	Breaker     *struct {
-		Errors int      `yaml:"errors"`
+		Errors *int     `yaml:"errors"`
 		Window duration `yaml:"window"`
 		Pause  duration `yaml:"pause"`
 	} `yaml:"breaker"`
@@ -213,6 +214,9 @@ func (r *reader) read(f file) *Config {
 	return c
 }
 
+// secretive finds the header fields that hold secrets.
+var secretive = regexp.MustCompile(`(?i)authorization|cookie|key$|token|secret|password|credential`)
+
 func (r *reader) provider(name string, p provider) upstream.Provider {
 	at := "providers: " + name
 	preset := upstream.Preset{Auth: upstream.Bearer}
@@ -245,7 +249,7 @@ func (r *reader) provider(name string, p provider) upstream.Provider {
 		}
 	}
 	for field := range out.Header {
-		if strings.EqualFold(field, "Authorization") || strings.HasSuffix(strings.ToLower(field), "-key") {
+		if secretive.MatchString(field) {
 			r.fail("%s: headers: %s holds a secret, which belongs into keys by reference", at, field)
 		}
 	}
@@ -307,7 +311,10 @@ func (r *reader) deployment(at string, d deployment, providers map[string]provid
 		Breaker: upstream.Breaker{Errors: upstream.BreakerErrors},
 	}
 	if d.Breaker != nil {
-		out.Breaker = upstream.Breaker{Errors: d.Breaker.Errors, Window: time.Duration(d.Breaker.Window), Pause: time.Duration(d.Breaker.Pause)}
+		out.Breaker.Window, out.Breaker.Pause = time.Duration(d.Breaker.Window), time.Duration(d.Breaker.Pause)
+		if d.Breaker.Errors != nil {
+			out.Breaker.Errors = *d.Breaker.Errors
+		}
 	}
 	if d.Price != "" {
 		provider, name, found := strings.Cut(d.Price, "/")

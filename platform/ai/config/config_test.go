@@ -40,6 +40,7 @@ deployments:
   mini: {provider: openai, model: gpt-4o-mini, output_max: 100, concurrency: 8, breaker: {errors: 2, window: 10s, pause: 1s}}
   haiku: {provider: claude, model: claude-haiku, endpoints: [chat, messages]}
   any: {provider: local, model: "*", price: openai/gpt-4o}
+  calm: {provider: local, model: x, breaker: {pause: 1s}}
 models:
   smart:
     targets: [{deployment: mini, weight: 9}, haiku]
@@ -74,6 +75,9 @@ func TestParse(t *testing.T) {
 	}
 	if got := c.Upstream.Deployments["any"].Price; got != (ai.Model{Provider: "openai", Name: "gpt-4o"}) {
 		t.Errorf("price: %+v", got)
+	}
+	if got, want := c.Upstream.Deployments["calm"].Breaker, (upstream.Breaker{Errors: 5, Pause: time.Second}); got != want {
+		t.Errorf("a breaker of which only the pause is set: %+v", got)
 	}
 	if c.Cache.TTL != 5*time.Minute || len(c.Guards.Request) != 1 || c.LogContent {
 		t.Errorf("%+v", c)
@@ -119,6 +123,7 @@ func TestFaultsAreAllTold(t *testing.T) {
 		"no base":          {`{version: 1, providers: {p: {preset: azure}}, deployments: {}, models: {}}`, "base_url"},
 		"user in base":     {`{version: 1, providers: {p: {preset: ollama, base_url: "http://u:` + canary + `@h/"}}, deployments: {}, models: {}}`, "base_url"},
 		"a key in headers": {`{version: 1, providers: {p: {preset: ollama, headers: {Authorization: "Bearer ` + canary + `"}}}, deployments: {}, models: {}}`, "by reference"},
+		"a token in one":   {`{version: 1, providers: {p: {preset: ollama, headers: {x-api-token: ` + canary + `}}}, deployments: {}, models: {}}`, "by reference"},
 		"a key itself":     {`{version: 1, providers: {p: {preset: openai, keys: [` + canary + `]}}, deployments: {}, models: {}}`, "keys"},
 		"a wrong guard":    {`{version: 1, providers: {}, deployments: {}, models: {}, guards: {request: [{allow: "nothing > 1"}]}}`, "guards: request: 0: allow"},
 		"a wrong pattern":  {`{version: 1, providers: {}, deployments: {}, models: {}, redact: {patterns: {x: "a*"}}}`, "matches the empty text"},

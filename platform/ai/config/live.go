@@ -90,7 +90,8 @@ func (l *Live) refresh(ctx context.Context, apply func(*Config)) {
 	}
 	l.refused = ""
 	l.stale.Set(0)
-	if bytes.Equal(text, l.text) && reflect.DeepEqual(c.Upstream, l.current.Upstream) {
+	// The text says all but what the secrets are.
+	if bytes.Equal(text, l.text) && reflect.DeepEqual(c.Upstream, l.current.Upstream) && reflect.DeepEqual(c.Guards.Webhook, l.current.Guards.Webhook) {
 		return
 	}
 	l.text, l.current = text, c

@@ -18,7 +18,7 @@ import (
 
 func TestTheFileIsFollowedAndTheLastGoodOneKept(t *testing.T) {
 	folder := t.TempDir()
-	file, key := filepath.Join(folder, "ai.yaml"), filepath.Join(folder, "key")
+	file, key, token := filepath.Join(folder, "ai.yaml"), filepath.Join(folder, "key"), filepath.Join(folder, "token")
 	write := func(name, text string) {
 		t.Helper()
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
@@ -26,9 +26,11 @@ func TestTheFileIsFollowedAndTheLastGoodOneKept(t *testing.T) {
 		}
 	}
 	configuration := func(model string) string {
-		return `{version: 1, providers: {p: {preset: openai, keys: ["file:` + key + `"]}}, deployments: {d: {provider: p, model: ` + model + `}}, models: {m: d}}`
+		return `{version: 1, providers: {p: {preset: openai, keys: ["file:` + key + `"]}}, deployments: {d: {provider: p, model: ` + model + `}}, models: {m: d},
+			guards: {webhook: {url: "https://guard.example", token: "file:` + token + `"}}}`
 	}
 	write(key, "one")
+	write(token, "one")
 	write(file, configuration("a"))
 	var log strings.Builder
 	registry := prometheus.NewRegistry()
@@ -78,6 +80,10 @@ func TestTheFileIsFollowedAndTheLastGoodOneKept(t *testing.T) {
 	write(file, configuration("b"))
 	if c := next(); c.Upstream.Providers["p"].Keys[0].Secret != "two" || stale() != 0 {
 		t.Errorf("the new key is not used, stale is %v", stale())
+	}
+	write(token, "two")
+	if c := next(); c.Guards.Webhook.Token != "two" {
+		t.Error("the webhook's new token is not used")
 	}
 	cancel()
 	wg.Wait()

@@ -19,6 +19,7 @@ const (
 	attrCost       = "countermand.ai.cost_nanousd"
 	attrAttempts   = "countermand.ai.attempts"
 	attrDeployment = "countermand.ai.deployment"
+	attrModel      = "countermand.ai.model" // of the configuration
 	attrTenant     = "countermand.tenant"
 
 	metricTokens    = "gen_ai_client_token_usage" //nolint:gosec // tokens of text, no credential
@@ -43,9 +44,6 @@ const (
 var operations = map[wire.Format]string{
 	wire.Chat: "chat", wire.Messages: "chat", wire.Responses: "chat", wire.Embeddings: "embeddings",
 }
-
-// Operation returns what the conventions call a call in that format.
-func Operation(format wire.Format) string { return operations[format] }
 
 // providers are what the conventions call the providers of the price catalogue, where
 // that differs.

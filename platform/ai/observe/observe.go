@@ -75,9 +75,7 @@ func New(registerer prometheus.Registerer, tracers trace.TracerProvider) (*Obser
 // Upstream returns what tells the observer of attempts.
 func (o *Observer) Upstream() upstream.Observer {
 	return upstream.Observer{
-		Attempt: func(_ context.Context, a upstream.Observed) {
-			o.attempts.WithLabelValues(a.Deployment, string(a.Outcome)).Inc()
-		},
+		Begin: o.attempt,
 		Breaker: func(deployment string, open bool) {
 			value := 0.0
 			if open {
@@ -85,30 +83,34 @@ func (o *Observer) Upstream() upstream.Observer {
 			}
 			o.breaker.WithLabelValues(deployment).Set(value)
 		},
-		Begin: o.beginAttempt,
 	}
 }
 
-func (o *Observer) beginAttempt(ctx context.Context, deployment string, model ai.Model) (context.Context, func(error)) {
-	operation := "chat"
-	if named, ok := ctx.Value(operationKey{}).(string); ok {
-		operation = named
-	}
-	ctx, span := o.tracer.Start(ctx, operation+" "+model.Name, trace.WithSpanKind(trace.SpanKindClient))
+// attempt begins the span of a request to a model, which has the form that the
+// conventions give to one.
+func (o *Observer) attempt(ctx context.Context, a upstream.Observed) (context.Context, func(upstream.Ended)) {
+	operation := operations[a.Format]
+	ctx, span := o.tracer.Start(ctx, operation+" "+a.Model.Name, trace.WithSpanKind(trace.SpanKindClient))
 	if span.IsRecording() {
-		span.SetAttributes(attribute.String(attrOperation, operation), attribute.String(attrProvider, providerName(model.Provider)),
-			attribute.String(attrRequestModel, model.Name), attribute.String(attrDeployment, deployment))
+		span.SetAttributes(attribute.String(attrOperation, operation), attribute.String(attrProvider, providerName(a.Model.Provider)),
+			attribute.String(attrRequestModel, a.Model.Name), attribute.String(attrDeployment, a.Deployment))
 	}
-	return ctx, func(err error) {
-		if err != nil {
+	return ctx, func(e upstream.Ended) {
+		o.attempts.WithLabelValues(a.Deployment, string(e.Outcome)).Inc()
+		if !span.IsRecording() {
+			span.End()
+			return
+		}
+		if e.Usage.Total() > 0 {
+			span.SetAttributes(attribute.Int64(attrInputTokens, e.Usage.InputTotal()), attribute.Int64(attrOutputTokens, e.Usage.OutputTotal()))
+		}
+		if e.Err != nil {
 			span.SetStatus(codes.Error, "")
-			span.SetAttributes(attribute.String(attrErrorType, errorType(err)))
+			span.SetAttributes(attribute.String(attrErrorType, errorType(e.Err)))
 		}
 		span.End()
 	}
 }
-
-type operationKey struct{}
 
 // Call is a call that is observed.
 type Call struct {
@@ -120,11 +122,10 @@ type Call struct {
 	tenant string
 }
 
-// Begin starts the span of a call.
-func (o *Observer) Begin(ctx context.Context, format wire.Format, tenant string) (context.Context, *Call) {
-	operation := Operation(format)
-	ctx, span := o.tracer.Start(ctx, "POST /ai/v1/"+string(format), trace.WithSpanKind(trace.SpanKindServer))
-	return context.WithValue(ctx, operationKey{}, operation), &Call{o: o, span: span, began: time.Now(), format: format, tenant: tenant}
+// Begin starts the span of a call of the endpoint of that name.
+func (o *Observer) Begin(ctx context.Context, endpoint string, format wire.Format, tenant string) (context.Context, *Call) {
+	ctx, span := o.tracer.Start(ctx, endpoint, trace.WithSpanKind(trace.SpanKindServer))
+	return ctx, &Call{o: o, span: span, began: time.Now(), format: format, tenant: tenant}
 }
 
 // Model notes the model of the configuration that was asked for.
@@ -137,7 +138,7 @@ func (c *Call) Began(waited time.Duration, inParts bool) time.Duration {
 	overhead := max(took-waited, 0)
 	c.o.overhead.Observe(overhead.Seconds())
 	if inParts {
-		c.o.firstPart.WithLabelValues(Operation(c.format), c.model).Observe(took.Seconds())
+		c.o.firstPart.WithLabelValues(operations[c.format], c.model).Observe(took.Seconds())
 	}
 	return overhead
 }
@@ -153,7 +154,7 @@ func (c *Call) Cached(hit bool) {
 
 // End ends the call. err is nil when the client has got its answer.
 func (c *Call) End(id ai.CallID, attempts int, usage ai.Usage, cost ai.NanoUSD, err error) {
-	operation, kind := Operation(c.format), ""
+	operation, kind := operations[c.format], ""
 	if err != nil {
 		kind = errorType(err)
 	}
@@ -166,9 +167,8 @@ func (c *Call) End(id ai.CallID, attempts int, usage ai.Usage, cost ai.NanoUSD, 
 	}
 	if c.span.IsRecording() {
 		c.span.SetAttributes(
-			attribute.String(attrOperation, operation), attribute.String(attrRequestModel, c.model), attribute.String(attrTenant, c.tenant),
+			attribute.String(attrModel, c.model), attribute.String(attrTenant, c.tenant),
 			attribute.String(attrCallID, id.String()), attribute.Int(attrAttempts, attempts), attribute.Int64(attrCost, int64(cost)),
-			attribute.Int64(attrInputTokens, usage.InputTotal()), attribute.Int64(attrOutputTokens, usage.OutputTotal()),
 		)
 		if err != nil {
 			c.span.SetAttributes(attribute.String(attrErrorType, kind))

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"slices"
 	"time"
 
@@ -38,7 +40,7 @@ func (x *exchange) redact() {
 	}
 	for _, name := range said {
 		if value := x.call.Body.Get(name); value.Exists() {
-			if changed := rewrite(value, x.s.Redact.Apply); changed != value.Raw {
+			if changed := rewrite(value, false, x.s.Redact.Apply); changed != value.Raw {
 				x.call.Body.Set(name, changed)
 			}
 		}
@@ -90,10 +92,10 @@ func (x *exchange) guard(on string, guards []config.Guard, data func() []byte, t
 		}
 		return nil, false
 	})
-	for _, g := range guards {
+	for i, g := range guards {
 		holds, err := g.Allow.Holds(values)
-		if err != nil { // what cannot be told does not pass
-			x.h.config.Logger.WarnContext(x.r.Context(), "guard of the AI route could not be told", slog.String("on", on), slog.Any("error", err))
+		if err != nil { // What cannot be told does not pass. The error may quote the content.
+			x.h.config.Logger.WarnContext(x.r.Context(), "guard of the AI route could not be told, so the content was refused", slog.String("on", on), slog.Int("guard", i))
 		}
 		if err != nil || !holds {
 			return contentRefused(g.Message)
@@ -128,6 +130,9 @@ func (x *exchange) ask(hook *config.Webhook, on, says string) error {
 		return contentRefused(v.Message)
 	case x.r.Context().Err() != nil:
 		return x.r.Context().Err()
+	}
+	if failed, ok := errors.AsType[*url.Error](err); ok { // its address may hold a secret
+		err = failed.Err
 	}
 	x.h.config.Logger.WarnContext(x.r.Context(), "webhook of the AI route did not answer", slog.String("on", on), slog.Bool("passed", hook.FailOpen), slog.Any("error", err))
 	if hook.FailOpen {
@@ -182,10 +187,10 @@ func (e *hookError) Error() string {
 
 // logContent writes what was asked and answered to the log, if an operator wants that.
 // Patterns are taken out of both.
-func (x *exchange) logContent(answer []byte) {
+func (x *exchange) logContent(answered func() string) {
 	if !x.s.LogContent {
 		return
 	}
 	x.h.config.Logger.InfoContext(x.r.Context(), "AI call", slog.String("call_id", x.reservation.ID().String()), slog.String("model", x.call.Model),
-		slog.String("asked", x.s.Redact.Apply(requestText(x.call.Body))), slog.String("answered", x.s.Redact.Apply(answerText(answer))))
+		slog.String("asked", x.s.Redact.Apply(requestText(x.call.Body))), slog.String("answered", x.s.Redact.Apply(answered())))
 }

@@ -17,6 +17,7 @@ type request struct {
 	model      string
 	text       string // the last of the user
 	inputBytes int    // of all texts and tools
+	inputs     int    // to embed, when it is a list
 	tools      []tool
 	mustCall   string // a function, or * for any
 	results    []string

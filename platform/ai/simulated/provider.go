@@ -75,6 +75,11 @@ func (p *Provider) serve(read func(gjson.Result) *request, write func(*answer), 
 		asked := read(root)
 		a := &answer{ResponseWriter: w, ctx: r.Context(), plan: asked.plan(), root: root, asked: asked}
 		switch {
+		case len(asked.tools) > toolsMax || asked.inputs > inputsMax:
+			fail(w, appendError, &wire.Error{
+				Status: http.StatusBadRequest, Code: "too_many", Message: fmt.Sprintf("At most %d tools and %d inputs are taken.", toolsMax, inputsMax),
+			})
+			return
 		case a.plan.hang:
 			<-r.Context().Done()
 			return
@@ -147,13 +152,22 @@ func (a *answer) part(frames []byte) {
 // id names an answer, always the same for the same request.
 func (a *answer) id(prefix string) string { return fmt.Sprintf("%s%08x", prefix, digest(a.root.Raw)) }
 
-const dimensionsDefault, dimensionsMax = 16, 4096
+const (
+	dimensionsDefault, dimensionsMax = 16, 4096
+	// inputsMax is how many texts may be embedded at once, and toolsMax how many tools may
+	// be offered; OpenAI has the same bounds.
+	inputsMax, toolsMax = 2048, 128
+)
 
 func readEmbeddings(root gjson.Result) *request {
 	r := readCommon(root)
-	r.inputBytes = len(root.Get("input").Raw)
-	if input := root.Get("input"); input.Type == gjson.String {
+	input := root.Get("input")
+	r.inputBytes = len(input.Raw)
+	if input.Type == gjson.String {
 		r.text = input.Str
+	}
+	if input.IsArray() && input.Get("0").Type != gjson.Number {
+		r.inputs = int(input.Get("#").Int())
 	}
 	return r
 }

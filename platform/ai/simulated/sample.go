@@ -9,20 +9,28 @@ import (
 	"github.com/countermand/countermand/platform/ai/wire/body"
 )
 
-const sampleDepthMax = 16
+// Bounds of a sample: a schema may ask for any size, as anybody may who sends one.
+const (
+	sampleDepthMax = 16
+	sampleBytesMax = 64 << 10
+	sampleTextMax  = 1 << 10
+)
 
 // sample makes a document that keeps to a JSON Schema and has to do with the text. It
 // knows the parts of JSON Schema that structured outputs allow.
 func sample(schema gjson.Result, text string) string {
+	if len(text) > sampleTextMax {
+		text = strings.ToValidUTF8(text[:sampleTextMax], "")
+	}
 	return string(appendSample(nil, schema, schema, text, 0))
 }
 
 func appendSample(dst []byte, root, schema gjson.Result, text string, depth int) []byte {
-	if depth > sampleDepthMax {
+	if depth > sampleDepthMax || len(dst) > sampleBytesMax {
 		return append(dst, "null"...)
 	}
 	if ref, ok := strings.CutPrefix(schema.Get("$ref").Str, "#/"); ok {
-		return appendSample(dst, root, root.Get(strings.ReplaceAll(ref, "/", ".")), text, depth+1)
+		return appendSample(dst, root, root.Get(pathOf(ref)), text, depth+1)
 	}
 	if constant := schema.Get("const"); constant.Exists() {
 		return append(dst, constant.Raw...)
@@ -51,6 +59,9 @@ func appendSample(dst []byte, root, schema gjson.Result, text string, depth int)
 	case "array":
 		dst = append(dst, '[')
 		for i := range max(1, schema.Get("minItems").Int()) {
+			if len(dst) > sampleBytesMax {
+				break
+			}
 			if i > 0 {
 				dst = append(dst, ',')
 			}
@@ -70,6 +81,16 @@ func appendSample(dst []byte, root, schema gjson.Result, text string, depth int)
 		return true
 	})
 	return append(dst, '}')
+}
+
+// pathOf makes a path of gjson of a JSON Pointer. It may hold anything, and a path could
+// do more than point.
+func pathOf(pointer string) string {
+	parts := strings.Split(pointer, "/")
+	for i := range parts {
+		parts[i] = gjson.Escape(parts[i])
+	}
+	return strings.Join(parts, ".")
 }
 
 func orMax(bound gjson.Result) int64 {

@@ -69,6 +69,29 @@ func TestSchemasAreKeptTo(t *testing.T) {
 	}
 }
 
+// A schema that asks for more than anybody could hold gets a sample that ends.
+func TestSamplesAreBounded(t *testing.T) {
+	wide := `"a":{"$ref":"#/$defs/n"},"b":{"$ref":"#/$defs/n"},"c":{"$ref":"#/$defs/n"},"d":{"$ref":"#/$defs/n"},"e":{"$ref":"#/$defs/n"},"f":{"$ref":"#/$defs/n"},"g":{"$ref":"#/$defs/n"},"h":{"$ref":"#/$defs/n"}`
+	for name, schema := range map[string]string{
+		"a long list":      `{"type":"array","minItems":1000000000,"items":{"type":"string"}}`,
+		"a wide tree":      `{"type":"object","properties":{` + wide + `},"$defs":{"n":{"type":"object","properties":{` + wide + `}}}}`,
+		"a path of gjson":  `{"$ref":"#/x` + strings.Repeat("|@tostr", 60) + `","x":"\\"}`,
+		"a pointer to one": `{"$ref":"#/$defs/a.b","$defs":{"a.b":{"const":1}}}`,
+	} {
+		_, got := ask(t, "/v1/chat/completions", `{"model":"sim-echo","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":{"schema":`+schema+`}}}`)
+		if text := gjson.Get(got, "choices.0.message.content").Str; !gjson.Valid(text) || len(text) > 1<<20 {
+			t.Errorf("%s: %d bytes, %.200s", name, len(text), got)
+		}
+		if name == "a pointer to one" && gjson.Get(got, "choices.0.message.content").Str != "1" {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+	many := `["x"` + strings.Repeat(`,"x"`, 2048) + `]`
+	if status, got := ask(t, "/v1/embeddings", `{"model":"sim-embed","input":`+many+`}`); status != 400 {
+		t.Errorf("2049 texts at once: %d %.200s", status, got)
+	}
+}
+
 func TestFaultsOnDemand(t *testing.T) {
 	for model, want := range map[string]int{"sim-fail-429": 429, "sim-fail-503": 503, "sim-fail-200": 400, "sim-echo": 200} {
 		if status, _ := ask(t, "/v1/chat/completions", chat(model, "x")); status != want {

@@ -52,15 +52,13 @@ func (a *Answer) Pump(write func(frames []byte) error) error {
 
 // part is an answer that comes in parts.
 type part struct {
-	run        *run
-	ctx        context.Context //nolint:containedctx // that of the attempt, which goes on after the first part
-	cancelCall context.CancelFunc
-	body       io.ReadCloser
-	reader     *sse.Reader
-	stream     wire.Stream
-	idle       time.Duration
-	frames     []byte
-	source     ai.Source
+	run    *run
+	ctx    context.Context //nolint:containedctx // that of the attempt, which goes on after the first part
+	body   io.ReadCloser
+	reader *sse.Reader
+	stream wire.Stream
+	frames []byte
+	source ai.Source
 }
 
 // framesBytesMax bounds what is put together of events that came at once.
@@ -78,7 +76,7 @@ func (p *part) begin() *failure {
 			failed := p.broken(err)
 			return &failed
 		}
-		p.run.silence.Reset(p.idle)
+		p.run.wait(p.run.idle())
 		if p.frames, err = p.stream.Event(p.frames, e); err != nil {
 			failed := p.run.wrong(err)
 			return &failed
@@ -100,6 +98,7 @@ func (p *part) broken(err error) failure {
 func (p *part) pump(write func([]byte) error) error {
 	for {
 		if len(p.frames) > 0 {
+			p.run.watch.Stop() // a client that is slow is no upstream that is silent
 			if err := write(p.frames); err != nil {
 				p.stop(failure{outcome: ClientGone, err: wire.Cut()})
 				return err
@@ -124,12 +123,14 @@ func (p *part) pump(write func([]byte) error) error {
 // next reads an event, and those that came with it.
 func (p *part) next() *failure {
 	for {
+		if !p.reader.Ready() {
+			p.run.wait(p.run.idle())
+		}
 		e, err := p.reader.Next()
 		if err != nil {
 			failed := p.broken(err)
 			return &failed
 		}
-		p.run.silence.Reset(p.idle)
 		if p.frames, err = p.stream.Event(p.frames, e); err != nil {
 			failed := p.run.wrong(err)
 			return &failed
@@ -148,7 +149,7 @@ func (p *part) settle() {
 	if !told {
 		usage, p.source = r.estimate(p.stream.Written()), ai.Estimated
 	}
-	r.silence.Reset(drainMax)
+	r.wait(drainMax)
 	for {
 		if _, err := p.reader.Next(); err != nil {
 			break
@@ -176,11 +177,8 @@ func (p *part) stop(f failure) {
 }
 
 func (p *part) finish(f failure) {
-	p.run.end(p.ctx, f)
+	p.run.end(f)
 	_ = p.body.Close()
-	if p.cancelCall != nil {
-		p.cancelCall()
-	}
 }
 
 func formatInt(n int64) string { return strconv.FormatInt(n, 10) }

@@ -40,21 +40,7 @@ const (
 // comes in parts; the answer must be closed. An error is a *wire.Error, or what
 // Dispatch returned, or that of ctx when that has ended.
 func (p *Plan) Do(ctx context.Context, reservation Reservation) (*Answer, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, orDefault(p.model.Total, TotalDefault), errTotal)
-	answer, err := p.try(ctx, reservation)
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	if answer.part == nil {
-		cancel()
-		return answer, nil
-	}
-	answer.part.cancelCall = cancel
-	return answer, nil
-}
-
-func (p *Plan) try(ctx context.Context, reservation Reservation) (*Answer, error) {
+	deadline := time.Now().Add(orDefault(p.model.Total, TotalDefault))
 	attempts := p.model.Attempts
 	if attempts <= 0 {
 		attempts = max(len(p.candidates), 2)
@@ -72,15 +58,17 @@ func (p *Plan) try(ctx context.Context, reservation Reservation) (*Answer, error
 			if out[i] || made >= attempts {
 				continue
 			}
-			if round > 0 && !p.rest(ctx, round, last.RetryAfter) {
-				return nil, ended(ctx)
+			if round > 0 {
+				if err := rest(ctx, round, last.RetryAfter, deadline); err != nil {
+					return nil, err
+				}
 			}
 			slot, ok := d.enter(time.Now())
 			if !ok {
 				continue
 			}
 			tried = true
-			answer, failed := p.attempt(ctx, d, slot, reservation)
+			answer, failed := p.attempt(ctx, d, slot, reservation, deadline)
 			waited += failed.took
 			if answer != nil {
 				answer.Attempts, answer.Waited = made+1, waited
@@ -90,11 +78,13 @@ func (p *Plan) try(ctx context.Context, reservation Reservation) (*Answer, error
 			case failed.refusal != nil:
 				return nil, failed.refusal
 			case ctx.Err() != nil:
-				return nil, ended(ctx)
+				return nil, ctx.Err()
 			case !failed.again:
 				return nil, failed.err
 			}
-			made++
+			if !failed.unsent {
+				made++
+			}
 			last, out[i] = failed.err, failed.leave
 		}
 		if !tried {
@@ -104,25 +94,21 @@ func (p *Plan) try(ctx context.Context, reservation Reservation) (*Answer, error
 	return nil, last
 }
 
-// ended is the error of a call whose context has ended.
-func ended(ctx context.Context) error {
-	if errors.Is(context.Cause(ctx), errTotal) {
-		return timedOut("The upstream took too long.")
-	}
-	return ctx.Err()
-}
-
 // rest waits before deployments are tried again.
-func (p *Plan) rest(ctx context.Context, round int, asked time.Duration) bool {
+func rest(ctx context.Context, round int, asked time.Duration, deadline time.Time) error {
 	pause := againBase << min(round-1, 4)
 	pause += rand.N(pause) //nolint:gosec // it spreads load, and guards nothing
-	timer := time.NewTimer(min(max(pause, asked), againMax))
+	pause, left := min(max(pause, asked), againMax), time.Until(deadline)
+	timer := time.NewTimer(min(pause, left))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return true
+		if left <= pause {
+			return tooLong()
+		}
+		return nil
 	case <-ctx.Done():
-		return false
+		return ctx.Err()
 	}
 }
 
@@ -156,7 +142,10 @@ func (d *deployment) enter(now time.Time) (slot, bool) {
 	return s, true
 }
 
-// leave gives the leave back. failed is told to the breaker.
+// errUntried tells the breaker that nothing was learnt of the deployment.
+var errUntried = errors.New("the deployment was not tried to the end")
+
+// leave gives the leave back. failed is told to the breaker; see [errUntried].
 func (s *slot) leave(failed error) {
 	s.deployment.running.Add(-1)
 	if s.done != nil {
@@ -170,24 +159,25 @@ type result struct {
 	refusal error // of the books: the call is over
 	again   bool  // another attempt may do better
 	leave   bool  // but not at this deployment
+	unsent  bool  // this one cannot be asked for it at all
 	took    time.Duration
 }
 
 // attempt makes one attempt, whose slot it gives back.
-func (p *Plan) attempt(ctx context.Context, d *deployment, s slot, reservation Reservation) (*Answer, result) {
+func (p *Plan) attempt(ctx context.Context, d *deployment, s slot, reservation Reservation, deadline time.Time) (*Answer, result) {
 	r := &run{
-		plan: p, deployment: d, slot: s, began: time.Now(),
+		plan: p, deployment: d, slot: s, began: time.Now(), deadline: deadline,
 		upstreamModel: d.upstreamName(p.request.Model, p.Model),
 	}
 	r.model = d.priced(d.provider.Provider, r.upstreamModel)
 	if refused := r.prepare(); refused != nil {
-		s.leave(nil)
+		s.leave(errUntried)
 		// What this one cannot do, another may.
-		return nil, result{err: refused, again: len(p.candidates) > 1, leave: true}
+		return nil, result{err: refused, again: len(p.candidates) > 1, leave: true, unsent: true}
 	}
-	book, err := reservation.Dispatch(ctx, r.model)
+	book, err := reservation.Dispatch(ctx, r.model.With(p.Extra))
 	if err != nil {
-		s.leave(nil)
+		s.leave(errUntried)
 		return nil, result{refusal: err}
 	}
 	r.book = book
@@ -196,9 +186,10 @@ func (p *Plan) attempt(ctx context.Context, d *deployment, s slot, reservation R
 	if answer != nil {
 		return answer, result{took: took}
 	}
-	r.end(ctx, failure)
+	r.end(failure)
 	if failure.outcome != ClientGone {
-		p.router.logger.DebugContext(ctx, "attempt of an AI call ended", slog.String("deployment", d.name), slog.String("outcome", string(failure.outcome)), slog.Any("error", failure.err))
+		// What an upstream says of a request may quote it.
+		p.router.logger.DebugContext(ctx, "attempt of an AI call ended", slog.String("deployment", d.name), slog.String("outcome", string(failure.outcome)), slog.Int("status", failure.err.Status))
 	}
 	return nil, result{err: failure.err, again: failure.again, leave: failure.leave, took: took}
 }

@@ -12,9 +12,8 @@ import (
 )
 
 var (
-	errTotal     = errors.New("the call took too long")
-	errFirstByte = errors.New("the answer did not begin in time")
-	errIdle      = errors.New("the answer paused for too long")
+	errTotal  = errors.New("the call took too long")
+	errSilent = errors.New("the upstream said nothing for too long")
 )
 
 const (
@@ -36,6 +35,8 @@ func timedOut(message string) *wire.Error {
 	return &wire.Error{Status: http.StatusGatewayTimeout, Code: "upstream_timeout", Message: message}
 }
 
+func tooLong() *wire.Error { return timedOut("The upstream took too long.") }
+
 // broken tells of an attempt whose connection failed. left says that the request was,
 // or may have been, sent.
 func broken(ctx context.Context, err error, left bool) failure {
@@ -43,8 +44,8 @@ func broken(ctx context.Context, err error, left bool) failure {
 	var network net.Error
 	switch {
 	case errors.Is(cause, errTotal):
-		return failure{outcome: TimedOut, err: timedOut("The upstream took too long."), free: !left, blame: true}
-	case errors.Is(cause, errFirstByte), errors.Is(cause, errIdle):
+		return failure{outcome: TimedOut, err: tooLong(), free: !left, blame: true}
+	case errors.Is(cause, errSilent):
 		return failure{outcome: TimedOut, err: timedOut("The upstream was silent for too long."), again: true, free: !left, blame: true}
 	case ctx.Err() != nil:
 		return failure{outcome: ClientGone, err: &wire.Error{Status: statusClientGone, Code: "client_gone", Message: "The client has gone."}, free: !left}
@@ -104,7 +105,7 @@ func (r *run) wrong(err error) failure {
 		return failure{outcome: BadAnswer, again: true, blame: true, err: wire.BadAnswer("its form is wrong")}
 	}
 	ring := r.deployment.provider.keys
-	told.Message, told.Code = ring.redact(told.Message), ring.redact(told.Code)
+	told.Message, told.Code, told.Param = ring.redact(told.Message), ring.redact(told.Code), ring.redact(told.Param)
 	if told.Status < http.StatusInternalServerError && told.Status != http.StatusTooManyRequests {
 		return failure{outcome: Refused, err: told}
 	}

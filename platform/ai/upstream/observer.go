@@ -2,29 +2,33 @@ package upstream
 
 import (
 	"context"
-	"time"
 
 	"github.com/countermand/countermand/platform/ai"
+	"github.com/countermand/countermand/platform/ai/wire"
 )
 
 // Observer is told what happens. Each of its functions may be nil and must be safe for
 // concurrent use.
 type Observer struct {
-	// Attempt is told of each attempt when it has ended.
-	Attempt func(ctx context.Context, a Observed)
+	// Begin is told of each attempt that is about to leave, and end when it has ended.
+	// What the attempt does it does within inner.
+	Begin func(ctx context.Context, a Observed) (inner context.Context, end func(Ended))
 	// Breaker is told when a deployment is left alone, and when it is used again.
 	Breaker func(deployment string, open bool)
-	// Begin starts a span for an attempt; end is called when it is over.
-	Begin func(ctx context.Context, deployment string, model ai.Model) (inner context.Context, end func(error))
 }
 
-// Observed is an attempt that has ended.
+// Observed is an attempt.
 type Observed struct {
+	Format     wire.Format
 	Deployment string
-	Provider   string
 	Model      ai.Model
-	Outcome    Outcome
-	Took       time.Duration
+}
+
+// Ended is how an attempt has ended.
+type Ended struct {
+	Outcome Outcome
+	Usage   ai.Usage // as far as it is known
+	Err     error    // nil when it was answered
 }
 
 // Outcome is how an attempt ended.
@@ -44,21 +48,15 @@ const (
 	BadAnswer  Outcome = "answer_wrong" // it cannot be read
 )
 
-func (o *Observer) attempt(ctx context.Context, a Observed) {
-	if o.Attempt != nil {
-		o.Attempt(ctx, a)
-	}
-}
-
 func (o *Observer) breaker(deployment string, open bool) {
 	if o.Breaker != nil {
 		o.Breaker(deployment, open)
 	}
 }
 
-func (o *Observer) begin(ctx context.Context, deployment string, model ai.Model) (context.Context, func(error)) {
+func (o *Observer) begin(ctx context.Context, a Observed) (context.Context, func(Ended)) {
 	if o.Begin != nil {
-		return o.Begin(ctx, deployment, model)
+		return o.Begin(ctx, a)
 	}
-	return ctx, func(error) {}
+	return ctx, func(Ended) {}
 }

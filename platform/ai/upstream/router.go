@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -156,6 +157,7 @@ func (r *Router) newBreaker(name string, b Breaker) *gobreaker.TwoStepCircuitBre
 	}
 	return gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Name: name, MaxRequests: 1, Interval: window, BucketPeriod: window / 10, Timeout: pause,
+		IsExcluded:  func(err error) bool { return errors.Is(err, errUntried) },
 		ReadyToTrip: func(counts gobreaker.Counts) bool { return counts.TotalFailures >= uint32(b.Errors) },
 		OnStateChange: func(name string, _, to gobreaker.State) {
 			r.observer.breaker(name, to != gobreaker.StateClosed)

@@ -33,10 +33,11 @@ type run struct {
 	exchange      *wire.Exchange
 	book          Attempt
 	began         time.Time
-	endSpan       func(error)
+	deadline      time.Time // of the call with all its attempts
+	tell          func(Ended)
 
 	cancel   context.CancelCauseFunc
-	silence  *time.Timer
+	watch    *time.Timer
 	left     atomic.Bool
 	usage    ai.Usage
 	stopping atomic.Bool
@@ -46,7 +47,7 @@ type run struct {
 func (r *run) prepare() *wire.Error {
 	q, d := &r.plan.request, r.deployment
 	o := q.Body
-	if d.OutputMax > 0 && q.Format != wire.Embeddings && o.Get("max_tokens").Int() <= 0 && o.Get("max_completion_tokens").Int() <= 0 && o.Get("max_output_tokens").Int() <= 0 {
+	if d.OutputMax > 0 && q.Format != wire.Embeddings && outputAsked(q.Format, o) == 0 {
 		o = o.Clone()
 		o.Set(r.outputField(), formatInt(d.OutputMax))
 	}
@@ -79,10 +80,15 @@ func (r *run) outputField() string {
 
 // send sends the request and reads the answer, or its first part.
 func (r *run) send(ctx context.Context) (*Answer, failure) {
-	ctx, r.endSpan = r.plan.router.observer.begin(ctx, r.deployment.name, r.model)
+	ctx, r.tell = r.plan.router.observer.begin(ctx, Observed{Format: r.plan.request.Format, Deployment: r.deployment.name, Model: r.model})
 	ctx, r.cancel = context.WithCancelCause(ctx)
-	firstByte := orDefault(r.plan.model.FirstByte, FirstByteDefault)
-	r.silence = time.AfterFunc(firstByte, func() { r.cancel(errFirstByte) })
+	r.watch = time.AfterFunc(r.patience(orDefault(r.plan.model.FirstByte, FirstByteDefault)), func() {
+		cause := errSilent
+		if !time.Now().Before(r.deadline) {
+			cause = errTotal
+		}
+		r.cancel(cause)
+	})
 	request, err := r.request(ctx)
 	if err != nil {
 		return nil, failure{outcome: NotSent, free: true, blame: true, again: true, leave: true, err: wire.BadAnswer("its address is wrong")}
@@ -103,6 +109,26 @@ func (r *run) send(ctx context.Context) (*Answer, failure) {
 		return r.firstPart(ctx, response)
 	}
 	return r.whole(ctx, response)
+}
+
+// wait bounds how long the upstream may be silent from now on.
+func (r *run) wait(d time.Duration) { r.watch.Reset(r.patience(d)) }
+
+// patience is d, or what is left of the call's time.
+func (r *run) patience(d time.Duration) time.Duration { return min(d, time.Until(r.deadline)) }
+
+func (r *run) idle() time.Duration { return orDefault(r.plan.model.Idle, IdleDefault) }
+
+// paced reads an answer of which every part must come within the time for one.
+type paced struct {
+	run  *run
+	body io.Reader
+}
+
+// Read reads a part.
+func (p paced) Read(data []byte) (int, error) {
+	p.run.wait(p.run.idle())
+	return p.body.Read(data)
 }
 
 func (r *run) request(ctx context.Context) (*http.Request, error) {
@@ -139,12 +165,15 @@ func (r *run) request(ctx context.Context) (*http.Request, error) {
 // whole reads an answer that comes at once.
 func (r *run) whole(ctx context.Context, response *http.Response) (*Answer, failure) {
 	defer func() { _ = response.Body.Close() }()
-	data, err := readBounded(response)
+	data, err := readBounded(paced{r, response.Body}, response.ContentLength)
 	if errors.Is(err, errTooLarge) {
 		return nil, failure{outcome: BadAnswer, err: wire.BadAnswer("it is too large")}
 	}
 	if err != nil {
 		return nil, broken(ctx, err, true)
+	}
+	if !isObject(data) {
+		return nil, r.wrong(wire.BadAnswer("it is no JSON object"))
 	}
 	upstream := data
 	usage, source := r.count(upstream, int64(len(upstream)))
@@ -155,7 +184,7 @@ func (r *run) whole(ctx context.Context, response *http.Response) (*Answer, fail
 		}
 	}
 	r.book.Settle(usage, source)
-	r.end(ctx, failure{outcome: Answered})
+	r.end(failure{outcome: Answered})
 	return &Answer{Body: data, Model: r.model, Deployment: r.deployment.name, Usage: usage, Source: source}, failure{}
 }
 
@@ -191,7 +220,6 @@ func (r *run) firstPart(ctx context.Context, response *http.Response) (*Answer, 
 	}
 	part := &part{
 		run: r, ctx: ctx, body: response.Body, reader: sse.NewReader(response.Body, eventBytesMax), stream: r.exchange.Stream(),
-		idle: orDefault(r.plan.model.Idle, IdleDefault),
 	}
 	if failed := part.begin(); failed != nil {
 		_ = response.Body.Close()
@@ -202,11 +230,11 @@ func (r *run) firstPart(ctx context.Context, response *http.Response) (*Answer, 
 
 // end closes the books of an attempt, gives its slot back and tells of it. Only the
 // first end counts.
-func (r *run) end(ctx context.Context, f failure) {
+func (r *run) end(f failure) {
 	if !r.stopping.CompareAndSwap(false, true) {
 		return
 	}
-	r.silence.Stop()
+	r.watch.Stop()
 	r.cancel(nil)
 	switch {
 	case f.outcome == Answered: // settled
@@ -219,27 +247,35 @@ func (r *run) end(ctx context.Context, f failure) {
 	if f.err != nil {
 		failed = f.err
 	}
-	if f.blame {
+	switch {
+	case f.blame:
 		blamed = failed
+	case f.outcome == ClientGone:
+		blamed = errUntried
 	}
 	r.slot.leave(blamed)
-	r.endSpan(failed)
-	r.plan.router.observer.attempt(ctx, Observed{
-		Deployment: r.deployment.name, Provider: r.deployment.provider.name, Model: r.model, Outcome: f.outcome, Took: time.Since(r.began),
-	})
+	r.tell(Ended{Outcome: f.outcome, Usage: r.usage, Err: failed})
+}
+
+// isObject tells a JSON object from what else comes with 200, such as the page of a
+// proxy, by its ends.
+func isObject(data []byte) bool {
+	data = bytes.TrimSpace(data)
+	return len(data) > 1 && data[0] == '{' && data[len(data)-1] == '}'
 }
 
 var errTooLarge = errors.New("the answer is too large")
 
-func readBounded(response *http.Response) ([]byte, error) {
-	if response.ContentLength > answerBytesMax {
+// readBounded reads a body of that length; -1: nobody knows it.
+func readBounded(body io.Reader, length int64) ([]byte, error) {
+	if length > answerBytesMax {
 		return nil, errTooLarge
 	}
 	var buffer bytes.Buffer
-	if response.ContentLength > 0 {
-		buffer.Grow(int(response.ContentLength) + bytes.MinRead)
+	if length > 0 {
+		buffer.Grow(int(length) + bytes.MinRead)
 	}
-	n, err := buffer.ReadFrom(io.LimitReader(response.Body, answerBytesMax+1))
+	n, err := buffer.ReadFrom(io.LimitReader(body, answerBytesMax+1))
 	if n > answerBytesMax {
 		return nil, errTooLarge
 	}

@@ -43,7 +43,7 @@ func Parse(data []byte) (*Object, error) {
 	if !root.IsObject() {
 		return nil, errors.New("the body must be a JSON object")
 	}
-	o := &Object{data: data, fields: make([]field, 0, 16)}
+	o := &Object{data: data, fields: make([]field, 0, 8)}
 	var twice string
 	root.ForEach(func(key, value gjson.Result) bool {
 		for i := range o.fields {

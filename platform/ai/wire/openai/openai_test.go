@@ -28,6 +28,15 @@ func TestRequestsPassButForModelAndUsage(t *testing.T) {
 		"the model": {
 			`{"x_new":1e2,"model":"virtual"}`, wire.Options{Model: "real"}, `{"x_new":1e2,"model":"real"}`,
 		},
+		"the bound of the output, by the name that the upstream knows": {
+			`{"model":"m","max_completion_tokens":7}`, wire.Options{Model: "m"}, `{"model":"m","max_tokens":7}`,
+		},
+		"the larger bound of two": {
+			`{"model":"m","max_tokens":3,"max_completion_tokens":7}`, wire.Options{Model: "m"}, `{"model":"m","max_tokens":7}`,
+		},
+		"a bound by its newer name": {
+			`{"model":"m","max_completion_tokens":7}`, wire.Options{Model: "m", CompletionTokens: true}, `{"model":"m","max_completion_tokens":7}`,
+		},
 		"the usage": {
 			`{"model":"m","stream":true}`,
 			wire.Options{Model: "m", Stream: true},
@@ -118,6 +127,15 @@ func TestUsageIsTakenOut(t *testing.T) {
 	if told, ok := s.Usage(); !ok || told.Output != 2 {
 		t.Errorf("usage is %+v, %v", told, ok)
 	}
+}
+
+// Azure tells what its filters say of a prompt in a chunk without choices.
+func TestAChunkWithoutUsageIsNoUsage(t *testing.T) {
+	events, err := wiretest.Play(t, stream(t, false), frames(`{"choices":[],"prompt_filter_results":[1],"usage": null}`, first, last, "[DONE]"))
+	if err != nil || len(events) != 4 {
+		t.Fatalf("%d events, %v", len(events), err)
+	}
+	wiretest.SameJSON(t, "the first", events[0].Data, `{"choices":[],"prompt_filter_results":[1]}`)
 }
 
 func TestWhatProvidersLeaveOutIsPutIn(t *testing.T) {

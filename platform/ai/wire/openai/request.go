@@ -17,10 +17,26 @@ func Chat(o *body.Object, options wire.Options) (*wire.Exchange, error) {
 	if options.Stream {
 		askForUsage(o)
 	}
+	if !options.CompletionTokens {
+		renameBound(o)
+	}
 	return &wire.Exchange{
 		Path: "/chat/completions", Body: o.Bytes(), Usage: ChatUsage, Failure: ReadError,
 		Stream: func() wire.Stream { return &chatStream{usageAsked: options.UsageAsked} },
 	}, nil
+}
+
+// renameBound calls the bound of the output what every upstream knows: one that does not
+// know its newer name would ignore it, and write and bill what it likes.
+func renameBound(o *body.Object) {
+	newer := o.Get("max_completion_tokens")
+	if newer.Type != gjson.Number {
+		return
+	}
+	if o.Get("max_tokens").Int() < newer.Int() {
+		o.Set("max_tokens", newer.Raw)
+	}
+	o.Delete("max_completion_tokens")
 }
 
 func askForUsage(o *body.Object) {
@@ -58,15 +74,6 @@ func pass(o *body.Object, options wire.Options, path string, usage func([]byte) 
 		o.SetText("model", options.Model)
 	}
 	return &wire.Exchange{Path: path, Body: o.Bytes(), Usage: usage, Failure: ReadError}
-}
-
-// OutputMax returns the bound that a request in chat or responses sets to the output
-// of one choice: the largest, when it sets several; 0 when it sets none.
-func OutputMax(o *body.Object) (bound int64) {
-	for _, name := range []string{"max_completion_tokens", "max_tokens", "max_output_tokens"} {
-		bound = max(bound, o.Get(name).Int())
-	}
-	return bound
 }
 
 // ChatUsage reads the usage of a chat completion, of a chunk or of embeddings.

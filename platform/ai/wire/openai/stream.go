@@ -104,7 +104,7 @@ func (s *chatStream) noteUsage(data *[]byte, changed *bool) (drop bool) {
 	if s.usageAsked || !usage.Exists() {
 		return false
 	}
-	if choices := gjson.GetBytes(*data, "choices"); choices.IsArray() && choices.Get("#").Int() == 0 {
+	if choices := gjson.GetBytes(*data, "choices"); usage.IsObject() && choices.IsArray() && choices.Get("#").Int() == 0 {
 		return true
 	}
 	if without, err := sjson.DeleteBytes(*data, "usage"); err == nil {

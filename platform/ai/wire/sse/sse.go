@@ -172,12 +172,20 @@ func (r *Reader) parse(raw []byte) Event {
 	return e
 }
 
-// Append appends an event to dst. name may be empty; neither may hold a line end,
-// which JSON never does unless it is indented.
+var lineFeed = []byte("\n")
+
+// Append appends an event to dst. name may be empty, and may hold no line end; data may,
+// as JSON that is indented does.
 func Append(dst []byte, name string, data []byte) []byte {
 	if name != "" {
 		dst = append(append(append(dst, "event: "...), name...), '\n')
 	}
-	dst = append(append(dst, "data: "...), data...)
-	return append(dst, "\n\n"...)
+	for {
+		line, rest, more := bytes.Cut(data, lineFeed)
+		dst = append(append(append(dst, "data: "...), line...), '\n')
+		if !more {
+			return append(dst, '\n')
+		}
+		data = rest
+	}
 }

@@ -113,6 +113,14 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
+func TestAppendedDataMayHaveLines(t *testing.T) {
+	frame := sse.Append(nil, "message", []byte("{\n  \"a\": 1\n}"))
+	e, err := sse.NewReader(bytes.NewReader(frame), 1<<10).Next()
+	if err != nil || string(e.Data) != "{\n  \"a\": 1\n}" || e.Name != "message" {
+		t.Errorf("%q is read as %q, %v", frame, e.Data, err)
+	}
+}
+
 // chunks gives its data in parts of one size.
 type chunks struct {
 	data []byte
