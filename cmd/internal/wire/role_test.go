@@ -20,7 +20,7 @@ func TestWhatARoleFailsWithIsToldWithoutItsWiring(t *testing.T) {
 }
 
 func TestATakenAddressIsToldWithWhatToDo(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it returns at once
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
