@@ -128,7 +128,7 @@ func ExampleRegister() {
 		return
 	}
 	mux := http.NewServeMux()
-	schedule.Register(mux, scheduler, slog.New(slog.DiscardHandler))
+	schedule.Register(mux, scheduler, nil, slog.New(slog.DiscardHandler))
 
 	request := httptest.NewRequest(http.MethodPut, "/admin/v1/schedules/close-books", strings.NewReader(
 		`{"when": {"every": "24h"}, "do": {"command": "example.books.close.v1"}, "overlap": "allow_all"}`))

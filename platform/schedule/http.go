@@ -38,7 +38,8 @@ type NextList struct {
 }
 
 // Register adds the operators' HTTP API to mux. It belongs on the admin listener:
-// it asks for no credential. Its contract is at /admin/schedules/openapi.json.
+// it asks for no credential. protect wraps each handler, as admin.Protect does against
+// pages of other sites; nil: nothing. Its contract is at /admin/schedules/openapi.json.
 //
 //	GET    /admin/v1/schedules                 list, by id; ?cursor= &limit=
 //	GET    /admin/v1/schedules/{id}            one schedule with its state
@@ -54,10 +55,13 @@ type NextList struct {
 // The ETag is the revision: it changes with what operators state, not with every
 // firing. If-Match is required to replace and to delete, where * stands for any
 // revision, and heeded by pause, resume and backfill.
-func Register(mux *http.ServeMux, scheduler *Scheduler, logger *slog.Logger) {
+func Register(mux *http.ServeMux, scheduler *Scheduler, protect func(http.Handler) http.Handler, logger *slog.Logger) {
+	if protect == nil {
+		protect = func(next http.Handler) http.Handler { return next }
+	}
 	a := api{scheduler, logger}
 	for pattern, handle := range a.routes() {
-		mux.HandleFunc(pattern, a.answering(handle))
+		mux.Handle(pattern, protect(a.answering(handle)))
 	}
 	mux.HandleFunc("GET /admin/schedules/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

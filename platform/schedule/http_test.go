@@ -19,7 +19,7 @@ type adminAPI struct {
 
 func serve(r *rig, s *Scheduler) adminAPI {
 	mux := http.NewServeMux()
-	Register(mux, s, slog.New(slog.DiscardHandler))
+	Register(mux, s, nil, slog.New(slog.DiscardHandler))
 	server := httptest.NewServer(mux)
 	r.t.Cleanup(server.Close)
 	return adminAPI{r.t, server.URL}
@@ -191,7 +191,7 @@ func TestADatabaseThatIsAwayIsAProblem(t *testing.T) {
 func TestTheDocumentNamesEveryOperation(t *testing.T) {
 	t.Parallel()
 	mux := http.NewServeMux()
-	Register(mux, nil, slog.New(slog.DiscardHandler))
+	Register(mux, nil, nil, slog.New(slog.DiscardHandler))
 	recorder := httptest.NewRecorder()
 	mux.ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/admin/schedules/openapi.json", nil))
 	var document struct{ Paths map[string]map[string]any }

@@ -31,7 +31,7 @@ func TestSchedulesAreAsTheDocumentSays(t *testing.T) {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	schedule.Register(mux, scheduler, slog.New(slog.DiscardHandler))
+	schedule.Register(mux, scheduler, nil, slog.New(slog.DiscardHandler))
 
 	const (
 		all  = "/admin/v1/schedules"

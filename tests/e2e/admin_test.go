@@ -137,3 +137,22 @@ func TestNothingOfTheShopIsOnTheAdminListener(t *testing.T) {
 		}
 	}
 }
+
+// The admin listener asks for no credential, so a page that an operator's browser shows
+// must not give orders on it, to whatever part of it.
+func TestPagesOfOtherSitesGiveNoOrders(t *testing.T) {
+	t.Parallel()
+	for _, order := range []string{
+		"POST sagas:bulk", "POST sagas/x:pause", "POST dead-letters:bulk", "POST consumers:replay", "POST outboxes:flush", "POST keys",
+		"POST webhooks/x/pause", "POST schedules/x/trigger", "POST schedules/x/backfill", "POST ai/prompts", "PUT routes/table",
+	} {
+		method, path, _ := strings.Cut(order, " ")
+		answer, err := operator.Do(t.Context(), method, "/admin/v1/"+path, "{}", "Origin: https://evil.example")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer.Status != http.StatusForbidden {
+			t.Errorf("%s of another site is answered %s, want 403", order, answer)
+		}
+	}
+}

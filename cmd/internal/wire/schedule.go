@@ -12,6 +12,7 @@ import (
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/events/ai"
 	"github.com/countermand/countermand/events/shop"
+	"github.com/countermand/countermand/platform/admin"
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/schedule"
@@ -94,6 +95,6 @@ func runScheduler(l lifecycle, process *Process, b broker.Broker, scheduler *sch
 	// A command to a topic that does not exist would hold up the outbox.
 	l.Hooks.Append(fx.StartHook(func(ctx context.Context) error { return b.Ensure(ctx, topics...) }))
 	l.run("schedules", scheduler.Run)
-	schedule.Register(process.Admin, scheduler, process.Logger)
+	schedule.Register(process.Admin, scheduler, admin.Protect, process.Logger)
 	return nil
 }
