@@ -184,26 +184,31 @@ schemas: ## Compare the contracts with the last release, or with AGAINST=v1.2.3:
 	exit $$code
 
 .PHONY: contract
-contract: asyncapi ## Check the OpenAPI documents of the gateway and the admin API, answers against it, and the AsyncAPI documents
+contract: asyncapi openapi ## Check the OpenAPI documents of the gateway and the admin API, answers against it, and the AsyncAPI documents
 	@cd tests/contract && GOWORK=off go test ./...
 
 # A module of its own outside the workspace, so that nobody who builds or tests the
 # project downloads the official clients.
 .PHONY: ai-clients
-ai-clients: ## Run the official OpenAI and Anthropic clients through the AI route; JavaScript's need Node.js 20
-	@if command -v node >/dev/null && command -v npm >/dev/null; then \
-		cd tests/aiclients/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error \
-			&& cd .. && AICLIENTS_NODE=1 GOWORK=off go test -count=1 ./...; \
-	else \
-		echo 'The official clients for JavaScript are MISSED: node and npm are missing. Install Node.js 20 or newer.'; \
-		cd tests/aiclients && GOWORK=off go test -count=1 ./...; \
-	fi
+ai-clients: ## Run the official clients of OpenAI, Anthropic and Google through the AI route; needs Node.js 20 and npm
+	@command -v node >/dev/null && command -v npm >/dev/null \
+		|| { echo 'The official clients for JavaScript are NOT TESTED: node and npm are missing. Install Node.js 20 or newer.'; exit 1; }
+	@cd tests/aiclients/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error \
+		&& cd .. && GOWORK=off go test -count=1 ./...
 
 .PHONY: asyncapi
 asyncapi: ## Check the AsyncAPI documents with the official parser; needs Node.js 18 and npm
 	@command -v node >/dev/null && command -v npm >/dev/null \
 		|| { echo 'The AsyncAPI documents are NOT CHECKED: node and npm are missing. Install Node.js 18 or newer.'; exit 1; }
 	@cd tests/contract/asyncapi && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && node check.mjs $(CURDIR)/docs/reference/asyncapi-*.json
+
+.PHONY: openapi
+openapi: ## Lint the OpenAPI documents of the gateway and the admin API; needs Node.js 20 and npm
+	@command -v node >/dev/null && command -v npm >/dev/null \
+		|| { echo 'The OpenAPI documents are NOT LINTED: node and npm are missing. Install Node.js 20.19 or newer.'; exit 1; }
+	@cd tests/contract/openapi && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error \
+		&& REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true npx --no redocly lint --config redocly.yaml \
+			$(CURDIR)/docs/reference/openapi.json $(CURDIR)/platform/admin/openapi.json
 
 .PHONY: generate
 generate: ## Write again what is generated from code, such as JSON Schemas, AsyncAPI and OpenAPI documents

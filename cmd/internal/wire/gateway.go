@@ -19,6 +19,7 @@ import (
 	"github.com/countermand/countermand/events/asyncapi"
 	"github.com/countermand/countermand/events/shop"
 	"github.com/countermand/countermand/platform/admin"
+	"github.com/countermand/countermand/platform/ai/route"
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/gateway"
 	"github.com/countermand/countermand/platform/gateway/intake"
@@ -215,9 +216,9 @@ func newGateway(
 		return nil, err
 	}
 	var resources []gateway.Resource
-	var described [][]byte
+	described := [][]byte{route.OpenAPI()}
 	if hooks != nil {
-		resources, described = hooks.Resources(config.Webhooks.Anonymous), [][]byte{webhook.OpenAPI()}
+		resources, described = hooks.Resources(config.Webhooks.Anonymous), append(described, webhook.OpenAPI())
 	}
 	settings := gateway.Config{
 		Secret: config.Secret, Hosts: config.Edge.Hosts, AsyncAPI: messages, Durability: config.Broker.Durability,
