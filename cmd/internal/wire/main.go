@@ -78,6 +78,9 @@ func Main(role string) int {
 		return ExitUsage
 	}
 	config, err := FromEnvironment(role)
+	if err == nil && role == Gateway {
+		err = CheckRoutes(config.RoutesFile)
+	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "countermand: %s cannot start:\n%v\n", role, err)
 		return ExitUsage

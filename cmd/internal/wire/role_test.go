@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -28,5 +30,21 @@ func TestATakenAddressIsToldWithWhatToDo(t *testing.T) {
 	_, err = listen(context.Background(), slog.New(slog.DiscardHandler), "http", taken.Addr().String(), DefaultHTTPAddr)
 	if err == nil || !strings.Contains(err.Error(), "choose another address") {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestAGatewayWithAFaultInItsRoutesIsWronglyConfigured(t *testing.T) {
+	routes := filepath.Join(t.TempDir(), "routes.yaml")
+	if err := os.WriteFile(routes, []byte("version: 1\nroutes:\n  - {id: x, kind: comand}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]string{
+		"DATABASE_URL": "postgres://u:p@127.0.0.1:1/x", "NATS_URL": "nats://127.0.0.1:1", "COUNTERMAND_ADMIN_ADDR": "127.0.0.1:0",
+		"COUNTERMAND_SECRET": "a secret for this test only", "COUNTERMAND_ROUTES": routes,
+	} {
+		t.Setenv(name, value)
+	}
+	if code := Main(Gateway); code != ExitUsage {
+		t.Errorf("it ends with %d, want %d", code, ExitUsage)
 	}
 }
