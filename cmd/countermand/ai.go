@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,15 +19,14 @@ import (
 )
 
 func aiCommand() *cobra.Command {
-	client := &adminClient{http: new(http.Client)}
+	client := new(adminClient)
 	cmd := &cobra.Command{
 		Use:   "ai",
 		Short: "Look after AI calls: budgets, usage, prices and prompts",
 		Long: `These commands speak to the admin listener of a process that runs the role ai,
 such as "countermand dev".`,
 	}
-	cmd.PersistentFlags().StringVar(&client.base, "admin", fallback(os.Getenv("COUNTERMAND_ADMIN_URL"), "http://"+wire.DefaultAdminAddr),
-		"URL of the admin listener; COUNTERMAND_ADMIN_URL sets another default")
+	client.flag(cmd, "a dev process or of one that runs the role ai")
 	cmd.AddCommand(aiBudgetCommand(client), aiUsageCommand(client), aiUncertainCommand(client), aiPriceCommand(client), aiPromptCommand(client))
 	return cmd
 }
@@ -82,7 +79,7 @@ func printBudgets(cmd *cobra.Command, all []budget.PeriodStatus, output string) 
 	if output != "table" {
 		return printAll(cmd.OutOrStdout(), all, output)
 	}
-	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	w := columns(cmd.OutOrStdout())
 	fmt.Fprintln(w, "ID\tFOR\tPER\tLIMIT\tSPENT\tRESERVED\tLEFT\tRESETS")
 	for _, s := range all {
 		b := s.Budget
@@ -185,7 +182,7 @@ func aiUsageCommand(client *adminClient) *cobra.Command {
 			if output != "table" {
 				return printAll(cmd.OutOrStdout(), list.Usage, output)
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			w := columns(cmd.OutOrStdout())
 			fmt.Fprintln(w, "AT\tWHO\tMODEL\tCALLS\tRELEASED\tUNCERTAIN\tINPUT\tOUTPUT\tCOST")
 			for _, u := range list.Usage {
 				at := ""
@@ -236,7 +233,7 @@ func aiUncertainCommand(client *adminClient) *cobra.Command {
 			if output != "table" {
 				return printAll(cmd.OutOrStdout(), found.Uncertain, output)
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			w := columns(cmd.OutOrStdout())
 			fmt.Fprintln(w, "CALL\tATTEMPT\tWHO\tMODEL\tHELD\tSINCE\tREASON")
 			for _, o := range found.Uncertain {
 				fmt.Fprintf(w, "%s\t%d\t%s\t%s\t$%s\t%s\t%s\n", o.CallID, o.Attempt, joined(o.Caller.Tenant, o.Caller.App, o.Caller.Key),
@@ -279,7 +276,7 @@ func aiPriceCommand(client *adminClient) *cobra.Command {
 			if output != "table" {
 				return printJSON(cmd.OutOrStdout(), p, output)
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			w := columns(cmd.OutOrStdout())
 			fmt.Fprintf(w, "%s\t%s\n", p.Model, p.Version)
 			for _, class := range []struct {
 				name string

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -31,7 +29,7 @@ func aiPromptCommand(client *adminClient) *cobra.Command {
 			if output != "table" {
 				return printAll(cmd.OutOrStdout(), found.Prompts, output)
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			w := columns(cmd.OutOrStdout())
 			fmt.Fprintln(w, "PROMPT\tTENANT\tVERSIONS\tLATEST\tSTABLE\tDESCRIPTION")
 			for _, p := range found.Prompts {
 				stable := "-"
@@ -57,15 +55,12 @@ func aiPromptCommand(client *adminClient) *cobra.Command {
 	publish := &cobra.Command{
 		Use: "publish FILE", Short: "Publish a prompt from a JSON file, or - for stdin, as its next version", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			content, err := argument("@" + args[0])
+			content, err := readData(cmd.InOrStdin(), args[0], "@"+args[0])
 			if err != nil {
 				return err
 			}
-			if !json.Valid(content) {
-				return failure{wire.ExitUsage, fmt.Errorf("%s is no JSON", args[0]), "begin with: countermand ai prompt show sentiment"}
-			}
 			var v prompt.Version
-			if err := client.call(cmd.Context(), http.MethodPost, aiPath+"prompts"+query(), "", json.RawMessage(content), &v); err != nil {
+			if err := client.call(cmd.Context(), http.MethodPost, aiPath+"prompts"+query(), "", content, &v); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s:%d\n", v.Prompt.Slug, v.Version)

@@ -78,7 +78,7 @@ func bulk(cmd *cobra.Command, client *adminClient, verb saga.Verb, f bulkFlags) 
 	if request.Step == "" && (verb == saga.Skip || verb == saga.Complete) {
 		request.Step = filter.Step
 	}
-	if request.Data, err = readData(cmd.InOrStdin(), f.data); err != nil {
+	if request.Data, err = readData(cmd.InOrStdin(), "--data", f.data); err != nil {
 		return err
 	}
 	if !f.dry {

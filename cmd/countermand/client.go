@@ -10,8 +10,11 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/countermand/countermand/cmd/internal/wire"
 	"github.com/countermand/countermand/platform/admin"
@@ -28,6 +31,25 @@ const (
 type adminClient struct {
 	base string
 	http *http.Client
+}
+
+// flag adds --admin, for the admin API of the processes that are told. It is for the
+// commands below cmd as well.
+func (c *adminClient) flag(cmd *cobra.Command, processes string) {
+	c.http = new(http.Client)
+	cmd.PersistentFlags().StringVar(&c.base, "admin", adminURL(), "admin API of "+processes+" (COUNTERMAND_ADMIN_URL)")
+}
+
+func adminURL() string {
+	return fallback(os.Getenv("COUNTERMAND_ADMIN_URL"), "http://"+wire.DefaultAdminAddr)
+}
+
+// queryFlag adds a flag that sets the parameter of its name.
+func queryFlag(cmd *cobra.Command, query url.Values, name, usage string) {
+	cmd.Flags().Func(name, usage, func(value string) error {
+		query.Set(name, value)
+		return nil
+	})
 }
 
 // answerTimeout bounds an answer that is not a stream.

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -67,7 +66,7 @@ func printDefinitions(w io.Writer, all []saga.Graph, output string) error {
 	if output != "table" {
 		return printAll(w, all, output)
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	table := columns(w)
 	fmt.Fprintln(table, "DEFINITION\tSTARTS WITH\tNODES\tPIVOT\tDEADLINE")
 	for i := range all {
 		nodes, pivot := count(&all[i].Flow)
@@ -229,7 +228,7 @@ func compatible(ctx context.Context, out, words io.Writer, output, url string, d
 			return err
 		}
 	} else if len(misfits) > 0 {
-		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		table := columns(out)
 		fmt.Fprintln(table, "DEFINITION\tSAGAS\tEXAMPLE\tWHY")
 		for _, m := range misfits {
 			fmt.Fprintf(table, "%s@%d\t%d\t%s\t%s\n", m.Definition, m.Version, m.Sagas, m.Example, m.Message)

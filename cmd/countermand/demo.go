@@ -24,8 +24,9 @@ func demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "Place orders, kill processes in the middle, and audit stock and money",
 		Long: `Demo starts every role as a process of its own on a private Postgres and
-JetStream, places a mix of orders, kills the inventory service and the engine
-with SIGKILL in the middle, and then audits the services' databases.
+JetStream, places a mix of orders, kills the inventory service, what calls AI models
+and the engine with SIGKILL in the middle, and then audits the services' databases.
+The models are simulated; no key is needed and nothing is sent anywhere.
 
 It exits 1 when an invariant is broken.`,
 		Args: cobra.NoArgs,
@@ -91,6 +92,8 @@ func printReport(r demo.Report) {
   stock     %s   what left the shelf was sold, nothing is still reserved
   money     %s   every confirmed order was paid once, no other was
   terminal  %s   every accepted order ended as it had to
+  ai        %s   every call of a model is in the ledger once, the budget was kept
+%d notes were read by a model for $%s, %d by people alone; %d calls are uncertain
 killed in the middle: %s
 latency p50 %.0f ms, p95 %.0f ms, p99 %.0f ms (the kills included), %.0f orders/s
 
@@ -99,6 +102,7 @@ try next:
   countermand demo --orders 2000 --rate 0    as fast as it goes
   docs/tutorial/first-saga.md                add a step to the checkout
 `, r.Orders, r.Completed, r.Compensated, r.Stuck, r.Duplicates,
-		word(r.Invariants.Stock), word(r.Invariants.Money), word(r.Invariants.Terminal),
+		word(r.Invariants.Stock), word(r.Invariants.Money), word(r.Invariants.Terminal), word(r.Invariants.AI),
+		r.AI.Triaged, r.AI.CostUSD, r.AI.Unread, r.AI.Uncertain,
 		strings.Join(r.Killed, ", "), r.LatencyMS.P50, r.LatencyMS.P95, r.LatencyMS.P99, r.OrdersPerSecond)
 }

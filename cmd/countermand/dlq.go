@@ -3,23 +3,19 @@ package main
 import (
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/countermand/countermand/cmd/internal/wire"
 	"github.com/countermand/countermand/platform/admin"
 	"github.com/countermand/countermand/platform/deadletter"
 )
 
 func dlqCommand() *cobra.Command {
-	client := &adminClient{http: new(http.Client)}
+	client := new(adminClient)
 	cmd := &cobra.Command{
 		Use: "dlq", Short: "Work with dead letters: list, show, edit, redrive, discard",
 		Long: `Dlq works with dead letters, the events that a consumer could not handle, through
@@ -27,8 +23,7 @@ the admin API of a process that runs the consumer. A dev process has those of al
 services. Every verb can be tried with --dry-run, and is kept in the letter's log
 with --by and --reason.`,
 	}
-	cmd.PersistentFlags().StringVar(&client.base, "admin", fallback(os.Getenv("COUNTERMAND_ADMIN_URL"), "http://"+wire.DefaultAdminAddr),
-		"admin API of a dev process, an engine or a service (COUNTERMAND_ADMIN_URL)")
+	client.flag(cmd, "a dev process, an engine or a service")
 	cmd.AddCommand(
 		dlqListCommand(client), dlqShowCommand(client), dlqEditCommand(client),
 		dlqVerbCommand(client, deadletter.VerbRedrive, "Have a dead letter handled again, or all that the flags select",
@@ -147,7 +142,7 @@ func printLetters(w io.Writer, letters []deadletter.Summary, output string) erro
 	if output != "table" {
 		return printAll(w, letters, output)
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	table := columns(w)
 	fmt.Fprintln(table, "ID\tSTATE\tCONSUMER\tTYPE\tKEY\tREASON\tAGE\tREDRIVES\tERROR")
 	for _, l := range letters {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", l.ID, l.State, l.Consumer, l.EventType, l.Key, fallback(l.Reason, "-"),
@@ -170,7 +165,7 @@ func printGroups(w io.Writer, groups []deadletter.Group, output string) error {
 	if output != "table" {
 		return printAll(w, groups, output)
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	table := columns(w)
 	fmt.Fprintln(table, "COUNT\tSERVICE\tCONSUMER\tTOPIC\tTYPE\tSTATE\tREASON\tOLDEST")
 	for _, g := range groups {
 		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Count, g.Service, g.Consumer, g.Topic, g.EventType, g.State, fallback(g.Reason, "-"),
@@ -201,7 +196,7 @@ func dlqShowCommand(client *adminClient) *cobra.Command {
 }
 
 func printLetter(w io.Writer, l *deadletter.Letter) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	table := columns(w)
 	row := func(name, value string) {
 		if value != "" {
 			fmt.Fprintf(table, "%s\t%s\n", name, value)

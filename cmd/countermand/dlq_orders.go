@@ -37,10 +37,10 @@ letter has changed meanwhile. The log keeps the event as it was.`,
 				return failure{wire.ExitUsage, errors.New("--event and --data are both given"), "keep one"}
 			}
 			var err error
-			if request.Event, err = readData(cmd.InOrStdin(), event); err != nil {
+			if request.Event, err = readData(cmd.InOrStdin(), "--event", event); err != nil {
 				return err
 			}
-			if request.Data, err = readData(cmd.InOrStdin(), data); err != nil {
+			if request.Data, err = readData(cmd.InOrStdin(), "--data", data); err != nil {
 				return err
 			}
 			if revision == 0 {

@@ -6,9 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,15 +17,14 @@ import (
 )
 
 func keyCommand() *cobra.Command {
-	client := &adminClient{http: new(http.Client)}
+	client := new(adminClient)
 	cmd := &cobra.Command{
 		Use: "key", Short: "Make and end the API keys of clients: create, list, rotate, revoke",
 		Long: `Key looks after the API keys by which clients are known to a gateway, through the admin
 API of a gateway or a dev process. A key is shown once, when it is made; the database
 has its hash only. A client has at most two keys in force.`,
 	}
-	cmd.PersistentFlags().StringVar(&client.base, "admin", fallback(os.Getenv("COUNTERMAND_ADMIN_URL"), "http://"+wire.DefaultAdminAddr),
-		"admin API of a gateway or a dev process (COUNTERMAND_ADMIN_URL)")
+	client.flag(cmd, "a gateway or a dev process")
 	cmd.AddCommand(keyCreateCommand(client), keyListCommand(client), keyRotateCommand(client), keyRevokeCommand(client))
 	return cmd
 }
@@ -102,7 +99,7 @@ func keyListCommand(client *adminClient) *cobra.Command {
 			if output != "table" {
 				return printAll(cmd.OutOrStdout(), body.Keys, output)
 			}
-			table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			table := columns(cmd.OutOrStdout())
 			fmt.Fprintln(table, "KEY\tTENANT\tCLIENT\tSCOPES\tCREATED\tENDS\tLAST USED\tNOTE")
 			for _, k := range body.Keys {
 				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Tenant, k.Client, fallback(strings.Join(k.Scopes, " "), "-"),
@@ -111,12 +108,8 @@ func keyListCommand(client *adminClient) *cobra.Command {
 			return table.Flush()
 		},
 	}
-	for _, name := range []string{"tenant", "client"} {
-		cmd.Flags().Func(name, "only the keys of this "+name, func(value string) error {
-			query.Set(name, value)
-			return nil
-		})
-	}
+	queryFlag(cmd, query, "tenant", "only the keys of this tenant")
+	queryFlag(cmd, query, "client", "only the keys of this client")
 	cmd.Flags().BoolVar(&ended, "ended", false, "with those that are no longer in force")
 	outputFlag(cmd, &output)
 	return cmd

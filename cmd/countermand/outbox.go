@@ -6,9 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,15 +17,14 @@ import (
 )
 
 func outboxCommand() *cobra.Command {
-	client := &adminClient{http: new(http.Client)}
+	client := new(adminClient)
 	cmd := &cobra.Command{
 		Use: "outbox", Short: "Look after events on their way to the broker: status, stuck, flush, requeue",
 		Long: `Outbox looks after the events that are on their way from a service's database to the
 broker, through the admin API of a process that runs the service. A dev process has
 the outboxes of all services.`,
 	}
-	cmd.PersistentFlags().StringVar(&client.base, "admin", fallback(os.Getenv("COUNTERMAND_ADMIN_URL"), "http://"+wire.DefaultAdminAddr),
-		"admin API of a dev process, an engine or a service (COUNTERMAND_ADMIN_URL)")
+	client.flag(cmd, "a dev process, an engine or a service")
 	cmd.AddCommand(
 		outboxStatusCommand(client), outboxStuckCommand(client), outboxFlushCommand(client), outboxShowCommand(client),
 		outboxOrderCommand(client, operate.VerbRequeue, "Give a dead row to the relay again",
@@ -40,13 +37,7 @@ in order. The log keeps the event.`),
 	return cmd
 }
 
-// serviceFlag adds --service.
-func serviceFlag(cmd *cobra.Command, query url.Values) {
-	cmd.Flags().Func("service", "only the outbox of this service, such as order", func(value string) error {
-		query.Set("service", value)
-		return nil
-	})
-}
+const serviceUsage = "only the outbox of this service, such as order"
 
 func outboxStatusCommand(client *adminClient) *cobra.Command {
 	var (
@@ -67,7 +58,7 @@ func outboxStatusCommand(client *adminClient) *cobra.Command {
 			return printOutboxes(cmd.OutOrStdout(), body.Outboxes, lanes)
 		},
 	}
-	serviceFlag(cmd, query)
+	queryFlag(cmd, query, "service", serviceUsage)
 	cmd.Flags().BoolVar(&lanes, "lanes", false, "show each lane that holds rows or has no relay")
 	outputFlag(cmd, &output)
 	return cmd
@@ -81,7 +72,7 @@ func age(at *time.Time) string {
 }
 
 func printOutboxes(w io.Writer, boxes []operate.Status, lanes bool) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	table := columns(w)
 	if lanes {
 		fmt.Fprintln(table, "SERVICE\tLANE\tWAITING\tOLDEST\tDEAD\tRELAY")
 	} else {
@@ -126,7 +117,7 @@ func outboxStuckCommand(client *adminClient) *cobra.Command {
 			if output != "table" {
 				return printAll(cmd.OutOrStdout(), body.Rows, output)
 			}
-			table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			table := columns(cmd.OutOrStdout())
 			fmt.Fprintln(table, "ID\tSTATE\tTYPE\tKEY\tAGE\tWHY\tERROR")
 			for _, r := range body.Rows {
 				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.State, r.EventType, r.Key, time.Since(r.CreatedAt).Round(time.Second), r.Why, oneLine(r.Error))
@@ -134,7 +125,7 @@ func outboxStuckCommand(client *adminClient) *cobra.Command {
 			return table.Flush()
 		},
 	}
-	serviceFlag(cmd, query)
+	queryFlag(cmd, query, "service", serviceUsage)
 	cmd.Flags().DurationVar(&older, "older", 5*time.Second, "only rows that were written longer ago")
 	cmd.Flags().IntVar(&limit, "limit", 50, "at most this many of each outbox, at most 500")
 	outputFlag(cmd, &output)
@@ -177,7 +168,7 @@ sent. What is dead, parked or delayed is not waited for. It fails when some are 
 			return nil
 		},
 	}
-	serviceFlag(cmd, query)
+	queryFlag(cmd, query, "service", serviceUsage)
 	cmd.Flags().DurationVar(&wait, "wait", 10*time.Second, "wait this long at most, at most 30s")
 	outputFlag(cmd, &output)
 	return cmd

@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -38,6 +39,9 @@ func list(words []string) string {
 	}
 	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
+
+// columns returns what aligns lines whose cells end with tabs; flush it.
+func columns(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
 
 // complete has the shell complete the values of a flag.
 func complete(cmd *cobra.Command, flag string, values ...string) {

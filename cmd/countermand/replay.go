@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
-	"os"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,7 +28,7 @@ type replayFlags struct {
 }
 
 func replayCommand() *cobra.Command {
-	client := &adminClient{http: new(http.Client)}
+	client := new(adminClient)
 	var f replayFlags
 	cmd := &cobra.Command{
 		Use: "replay", Short: "Hand a range of a topic to one consumer once more, or list the consumers",
@@ -57,9 +54,8 @@ fails: see countermand dlq list.`,
 			return replay(cmd, client, &f)
 		},
 	}
+	client.flag(cmd, "a dev process, an engine or a service")
 	flags := cmd.Flags()
-	flags.StringVar(&client.base, "admin", fallback(os.Getenv("COUNTERMAND_ADMIN_URL"), "http://"+wire.DefaultAdminAddr),
-		"admin API of a dev process, an engine or a service (COUNTERMAND_ADMIN_URL)")
 	flags.StringVar(&f.request.Service, "service", "", "the service of the consumer, such as inventory")
 	flags.StringVar(&f.request.Consumer, "consumer", "", "who is to handle the messages")
 	flags.StringVar(&f.request.Topic, "topic", "", "where they are")
@@ -95,7 +91,7 @@ func listConsumers(cmd *cobra.Command, client *adminClient, service, output stri
 	if output != "table" {
 		return printAll(cmd.OutOrStdout(), body.Consumers, output)
 	}
-	table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	table := columns(cmd.OutOrStdout())
 	fmt.Fprintln(table, "SERVICE\tCONSUMER\tTOPIC\tREMEMBERS")
 	for _, c := range body.Consumers {
 		remembers := map[string]string{"inbox": "by its inbox", "own": "by itself", "none": "nothing: needs --again"}[string(c.Memory)]

@@ -13,7 +13,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -76,7 +75,7 @@ func routeListCommand() *cobra.Command {
 			if asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(routes)
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			w := columns(cmd.OutOrStdout())
 			fmt.Fprintln(w, "ROUTE\tKIND\tMETHOD\tPATH\tLEADS TO\tAUTH\tGUARDS")
 			for _, rt := range routes {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", rt.ID, rt.Kind, rt.Method, rt.Path, rt.Leads, strings.TrimSpace(rt.Auth+" "+strings.Join(rt.Scopes, " ")), strings.Join(rt.Guards, "; "))

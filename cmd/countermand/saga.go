@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,15 +18,14 @@ import (
 )
 
 func sagaCommand() *cobra.Command {
-	client := &adminClient{http: new(http.Client)}
+	client := new(adminClient)
 	cmd := &cobra.Command{
 		Use: "saga", Short: "Look into sagas, and tell them what to do",
 		Long: `Saga looks into sagas through the admin API of an engine, and tells them what
 to do. Every verb can be tried with --dry-run, and is kept in the saga's history
 with --by and --reason.`,
 	}
-	cmd.PersistentFlags().StringVar(&client.base, "admin", fallback(os.Getenv("COUNTERMAND_ADMIN_URL"), "http://"+wire.DefaultAdminAddr),
-		"admin API of a dev process or an engine (COUNTERMAND_ADMIN_URL)")
+	client.flag(cmd, "a dev process or an engine")
 	cmd.AddCommand(
 		sagaListCommand(client), sagaGetCommand(client), sagaWatchCommand(client), sagaHistoryCommand(client),
 		sagaPreviewCommand(client), sagaExportCommand(client), sagaBulkCommand(client),
@@ -176,7 +172,7 @@ func printList(w io.Writer, sagas []saga.Summary, output string) error {
 	if output != "table" {
 		return printAll(w, sagas, output)
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	table := columns(w)
 	fmt.Fprintln(table, "ID\tSAGA\tSTATUS\tWAITS FOR\tAGE\tWHY")
 	for _, in := range sagas {
 		reason := strings.TrimPrefix(in.Step+": "+string(in.Code), ": ")
@@ -243,7 +239,7 @@ func sagaHistoryCommand(client *adminClient) *cobra.Command {
 }
 
 func printHistory(w io.Writer, entries []saga.Entry) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	table := columns(w)
 	fmt.Fprintln(table, "SEQ\tAT\tCAUSE\tSTATUS\tSTEPS")
 	for i := range entries {
 		e := &entries[i]
@@ -300,7 +296,7 @@ func printSends(w io.Writer, sends []saga.Planned) error {
 		_, err := fmt.Fprintln(w, "nothing is sent")
 		return err
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	table := columns(w)
 	fmt.Fprintln(table, "STEP\tSENDS\tDONE?\tREQUEST")
 	for _, p := range sends {
 		what, done := p.Type, ""

@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,12 +17,11 @@ import (
 )
 
 func scheduleCommand() *cobra.Command {
-	client := &adminClient{http: new(http.Client)}
+	client := new(adminClient)
 	cmd := &cobra.Command{
 		Use: "schedule", Short: "Start sagas at set times: list, show, create, pause, resume, trigger, backfill, delete",
 	}
-	cmd.PersistentFlags().StringVar(&client.base, "admin", fallback(os.Getenv("COUNTERMAND_ADMIN_URL"), "http://"+wire.DefaultAdminAddr),
-		"admin API of a dev process or an engine (COUNTERMAND_ADMIN_URL)")
+	client.flag(cmd, "a dev process or an engine")
 	cmd.AddCommand(scheduleListCommand(client), scheduleShowCommand(client), scheduleCreateCommand(client),
 		scheduleNoteCommand(client, "pause", "Keep a schedule from firing until it is resumed"),
 		scheduleNoteCommand(client, "resume", "End a pause; what would have fired meanwhile is not caught up with"),
@@ -73,7 +69,7 @@ func printSchedules(w io.Writer, records []schedule.Record, output string) error
 		}
 		return nil
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	table := columns(w)
 	fmt.Fprintln(table, "ID\tWHEN\tDOES\tNEXT\tSTARTED\tSKIPPED\tMISSED\tNOTE")
 	for i := range records {
 		r := &records[i]
@@ -142,7 +138,7 @@ func scheduleShowCommand(client *adminClient) *cobra.Command {
 }
 
 func printSchedule(w io.Writer, s shownSchedule) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	table := columns(w)
 	fmt.Fprintf(table, "%s\trevision %d\n", s.ID, s.Revision)
 	line := func(name, value string) {
 		if value != "" {
@@ -214,7 +210,7 @@ func scheduleCreateCommand(client *adminClient) *cobra.Command {
 			if s.When.End, err = instant("end", end); err != nil {
 				return err
 			}
-			if s.Do.Data, err = argument(data); err != nil {
+			if s.Do.Data, err = readData(cmd.InOrStdin(), "--data", data); err != nil {
 				return err
 			}
 			if err := s.Validate(); err != nil {
@@ -264,27 +260,6 @@ func instant(name, text string) (time.Time, error) {
 		return at, failure{wire.ExitUsage, fmt.Errorf("--%s %q is no time", name, text), "use the form 2026-11-20T04:30:00+01:00, or …Z for UTC"}
 	}
 	return at, nil
-}
-
-// argument returns text, or what is in the file that it names.
-func argument(text string) ([]byte, error) {
-	name, isFile := strings.CutPrefix(text, "@")
-	if !isFile {
-		return []byte(text), nil
-	}
-	var (
-		content []byte
-		err     error
-	)
-	if name == "-" {
-		content, err = io.ReadAll(os.Stdin)
-	} else {
-		content, err = os.ReadFile(name)
-	}
-	if err != nil {
-		return nil, failure{wire.ExitUsage, fmt.Errorf("--data: %w", err), ""}
-	}
-	return bytes.TrimSpace(content), nil
 }
 
 func scheduleNoteCommand(client *adminClient, verb, short string) *cobra.Command {

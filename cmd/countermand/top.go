@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -47,7 +46,7 @@ terminal it is drawn anew until interrupted; elsewhere it is printed once.`,
 			return top(cmd.Context(), &pulses{client: &http.Client{Timeout: every + 5*time.Second}, listeners: listeners}, out, output, every, times)
 		},
 	}
-	cmd.Flags().StringSliceVar(&listeners, "admin", strings.Split(fallback(os.Getenv("COUNTERMAND_ADMIN_URL"), "http://"+wire.DefaultAdminAddr), ","),
+	cmd.Flags().StringSliceVar(&listeners, "admin", strings.Split(adminURL(), ","),
 		"admin listeners of processes (COUNTERMAND_ADMIN_URL), by commas")
 	cmd.Flags().DurationVar(&every, "every", time.Second, "how often to look")
 	cmd.Flags().IntVar(&times, "count", 0, "how often to print; 0: until interrupted on a terminal, else once")

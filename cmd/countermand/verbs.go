@@ -154,7 +154,7 @@ func tell(cmd *cobra.Command, client *adminClient, v verb, f orderFlags, id stri
 	}
 	request := admin.OrderRequest{By: f.by, Reason: f.reason, Step: f.step, ID: f.id}
 	var err error
-	if request.Data, err = readData(cmd.InOrStdin(), f.data); err != nil {
+	if request.Data, err = readData(cmd.InOrStdin(), "--data", f.data); err != nil {
 		return err
 	}
 	if v.name == saga.Edit && request.Data == nil {
@@ -211,32 +211,27 @@ func statusOf(in *saga.Instance) string {
 // dataBytesMax bounds what is read as data; the admin API takes less.
 const dataBytesMax = 4 << 20
 
-// readData returns JSON that is given, or is in a file, or comes from stdin; nil
-// when there is none.
-func readData(stdin io.Reader, text string) (json.RawMessage, error) {
-	var data []byte
+// readData returns JSON that is given, or is in a file (@FILE), or comes from stdin (-
+// or @-); nil when there is none. what names it in errors.
+func readData(stdin io.Reader, what, text string) (data json.RawMessage, err error) {
+	name, isFile := strings.CutPrefix(text, "@")
 	switch {
 	case text == "":
 		return nil, nil
-	case text == "-":
-		content, err := io.ReadAll(io.LimitReader(stdin, dataBytesMax))
-		if err != nil {
-			return nil, fmt.Errorf("read stdin: %w", err)
-		}
-		data = content
-	case text[0] == '@':
-		content, err := os.ReadFile(text[1:])
-		if err != nil {
-			return nil, failure{wire.ExitUsage, fmt.Errorf("--data: %w", err), ""}
-		}
-		data = content
+	case name == "-":
+		data, err = io.ReadAll(io.LimitReader(stdin, dataBytesMax))
+	case isFile:
+		data, err = os.ReadFile(name)
 	default:
-		data = []byte(text)
+		data = json.RawMessage(text)
+	}
+	if err != nil {
+		return nil, failure{wire.ExitUsage, fmt.Errorf("%s: %w", what, err), ""}
 	}
 	if !json.Valid(data) {
-		return nil, failure{wire.ExitUsage, errors.New("--data is not JSON"), `quote it for the shell, such as --data '{"id":"x"}', or put it in a file: --data @file.json`}
+		return nil, failure{wire.ExitUsage, errors.New(what + " is not JSON"), `quote it for the shell, such as '{"id":"x"}', or put it in a file and give @file.json`}
 	}
-	return data, nil
+	return bytes.TrimSpace(data), nil
 }
 
 // editState has the operator edit JSON in an editor.

@@ -6,10 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,15 +17,14 @@ import (
 )
 
 func webhookCommand() *cobra.Command {
-	client := &adminClient{http: new(http.Client)}
+	client := new(adminClient)
 	cmd := &cobra.Command{
 		Use: "webhook", Short: "Look after webhooks: list, get, pause, resume, approve, test, deliveries, redeliver, delete",
 		Long: `Webhook looks after the subscriptions by which events are delivered to HTTP
 endpoints, of every tenant, through the admin API of a gateway or a dev process.
 Subscribers make and change them over HTTP, at /v1/subscriptions.`,
 	}
-	cmd.PersistentFlags().StringVar(&client.base, "admin", fallback(os.Getenv("COUNTERMAND_ADMIN_URL"), "http://"+wire.DefaultAdminAddr),
-		"admin API of a gateway or a dev process (COUNTERMAND_ADMIN_URL)")
+	client.flag(cmd, "a gateway or a dev process")
 	cmd.AddCommand(
 		webhookListCommand(client), webhookGetCommand(client), webhookPauseCommand(client),
 		webhookVerbCommand(client, "resume", "End a pause and send what has waited, or ask the sink of a disabled one again"),
@@ -74,7 +71,7 @@ func printWebhooks(w io.Writer, all []webhook.Subscription, output string) error
 	if output != "table" {
 		return printAll(w, all, output)
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	table := columns(w)
 	fmt.Fprintln(table, "ID\tTENANT\tSTATE\tSINK\tTYPES\tCREATED\tNOTE")
 	for i := range all {
 		s := &all[i]
@@ -159,10 +156,8 @@ func webhookTestCommand(client *adminClient) *cobra.Command {
 				return err
 			}
 			for deadline := time.Now().Add(testPatience); d.Attempts == 0 && time.Now().Before(deadline); {
-				select {
-				case <-time.After(100 * time.Millisecond):
-				case <-cmd.Context().Done():
-					return cmd.Context().Err()
+				if err := rest(cmd.Context(), 100*time.Millisecond); err != nil {
+					return err
 				}
 				if err := client.get(cmd.Context(), webhookPath(args[0], "deliveries", d.ID), &d); err != nil {
 					return err
@@ -217,11 +212,10 @@ func webhookDeliveriesCommand(client *adminClient) *cobra.Command {
 			return printDeliveries(cmd.OutOrStdout(), all, output)
 		},
 	}
-	flags := cmd.Flags()
-	flags.Func("state", "only this state: pending, delivered, dead", func(value string) error { query.Set("state", value); return nil })
+	queryFlag(cmd, query, "state", "only this state: pending, delivered, dead")
 	complete(cmd, "state", webhook.DeliveryPending, webhook.DeliveryDelivered, webhook.DeliveryDead)
-	flags.Func("type", "only events of this type", func(value string) error { query.Set("type", value); return nil })
-	flags.IntVar(&limit, "limit", 50, "how many at most")
+	queryFlag(cmd, query, "type", "only events of this type")
+	cmd.Flags().IntVar(&limit, "limit", 50, "how many at most")
 	outputFlag(cmd, &output)
 	return cmd
 }
@@ -230,7 +224,7 @@ func printDeliveries(w io.Writer, all []webhook.Delivery, output string) error {
 	if output != "table" {
 		return printAll(w, all, output)
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	table := columns(w)
 	fmt.Fprintln(table, "DELIVERY\tEVENT\tTYPE\tSTATE\tATTEMPTS\tSTATUS\tCREATED\tERROR")
 	for i := range all {
 		d := &all[i]

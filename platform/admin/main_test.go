@@ -25,6 +25,7 @@ import (
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/outbox/operate"
 	"github.com/countermand/countermand/platform/postgres"
+	"github.com/countermand/countermand/platform/postgres/postgrestest"
 	"github.com/countermand/countermand/platform/saga"
 )
 
@@ -89,19 +90,11 @@ func (o *office) newBroker() broker.Broker {
 
 func newOffice(t *testing.T) *office {
 	t.Helper()
-	pool, err := postgres.Open(t.Context(), postgres.Config{URL: embeddedtest.Postgres(t), Params: saga.SessionParams(), MaxConns: 8})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	err = postgres.Migrate(t.Context(), pool,
+	pool := postgrestest.Open(t, postgres.Config{Params: saga.SessionParams(), MaxConns: 8},
 		postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()},
 		postgres.MigrationSet{Owner: "consumer", FS: consumer.Migrations()},
 		postgres.MigrationSet{Owner: "apikey", FS: apikey.Migrations()},
 		postgres.MigrationSet{Owner: "saga", FS: saga.Migrations()})
-	if err != nil {
-		t.Fatal(err)
-	}
 	engine, err := saga.NewEngine(pool, saga.EngineConfig{Logger: slog.New(slog.DiscardHandler)}, definition)
 	if err != nil {
 		t.Fatal(err)

@@ -55,5 +55,25 @@ type Model struct {
 	Name     string `json:"model"`
 }
 
+// Extra is what a call may ask for besides, and which costs something else than the
+// tokens of its model do.
+type Extra string
+
+// The extras.
+const (
+	LongCache   Extra = "cache-1h"     // what goes into the provider's cache stays for an hour
+	Audio       Extra = "audio"        // sound is heard or spoken
+	HostedTools Extra = "hosted-tools" // the provider searches the web, runs code, …
+)
+
+// With returns how the model is called by the price catalogue when that is asked for:
+// its provider is openai+audio then.
+func (m Model) With(extra Extra) Model {
+	if extra != "" {
+		m.Provider += "+" + string(extra)
+	}
+	return m
+}
+
 // String returns provider/model.
 func (m Model) String() string { return m.Provider + "/" + m.Name }

@@ -18,6 +18,7 @@ import (
 	"github.com/countermand/countermand/platform/apikey"
 	"github.com/countermand/countermand/platform/embedded/embeddedtest"
 	"github.com/countermand/countermand/platform/postgres"
+	"github.com/countermand/countermand/platform/postgres/postgrestest"
 )
 
 func TestMain(m *testing.M) { embeddedtest.Main(m) }
@@ -31,10 +32,7 @@ type rig struct {
 func setup(t *testing.T) *rig {
 	t.Helper()
 	t.Parallel()
-	pool := open(t, embeddedtest.Postgres(t))
-	if err := postgres.Migrate(t.Context(), pool, postgres.MigrationSet{Owner: "apikey", FS: apikey.Migrations()}); err != nil {
-		t.Fatal(err)
-	}
+	pool := open(t, postgrestest.URL(t, postgres.MigrationSet{Owner: "apikey", FS: apikey.Migrations()}))
 	return &rig{apikey.NewStore(pool), t, pool}
 }
 

@@ -74,6 +74,15 @@ type AtomicPublisher interface {
 	PublishAtomically(ctx context.Context, messages []Message) []Receipt
 }
 
+// SharingPublisher is a publisher that puts single messages of many callers into
+// batches by itself, which spares a [Committer] the trouble.
+type SharingPublisher interface {
+	Publisher
+	// PublishShared is PublishBatch for one message. Messages of different callers are
+	// independent of each other.
+	PublishShared(ctx context.Context, message Message) Receipt
+}
+
 // Delivery is one message as a reader gets it.
 type Delivery struct {
 	Topic     events.Topic

@@ -14,10 +14,12 @@ var ErrOverloaded = errors.New("publish queue is full")
 // Committer publishes single messages of many callers in shared batches: while
 // one batch waits for its durable ack, what arrives forms the next. There is no
 // linger, so an idle committer adds no delay, and a busy one pays one fsync for
-// hundreds of messages. Make it with [NewCommitter]; it is safe for concurrent
+// hundreds of messages. A [SharingPublisher] makes the batches by itself; the committer
+// bounds how much waits for it. Make it with [NewCommitter]; it is safe for concurrent
 // use.
 type Committer struct {
 	publisher Publisher
+	shared    *sharing // nil where the committer makes the batches
 	queue     chan *commit
 	together  chan struct{} // holds a token for each PublishTogether under way
 	done      chan struct{}
@@ -41,6 +43,9 @@ func NewCommitter(publisher Publisher, queueMax int) *Committer {
 		publisher: publisher, queue: make(chan *commit, queueMax), together: make(chan struct{}, togetherMax),
 		done: make(chan struct{}), stop: stop,
 	}
+	if publisher, ok := publisher.(SharingPublisher); ok {
+		c.shared = &sharing{publisher: publisher, max: queueMax}
+	}
 	go c.run(ctx)
 	return c
 }
@@ -49,6 +54,9 @@ func NewCommitter(publisher Publisher, queueMax int) *Committer {
 // [ErrOverloaded] at once when the queue is full, and ctx's error when ctx ends
 // first: the message may then be stored nevertheless.
 func (c *Committer) Publish(ctx context.Context, message Message) (Receipt, error) {
+	if c.shared != nil {
+		return c.shared.publish(ctx, message)
+	}
 	one := &commit{message: message, receipt: make(chan Receipt, 1)}
 	select {
 	case <-c.done:
@@ -111,8 +119,9 @@ func (c *Committer) PublishTogether(ctx context.Context, messages []Message) []R
 
 var errClosed = fmt.Errorf("%w: the committer is closed and has not published this message", ErrUnavailable)
 
-// Close stops taking messages, waits for the batch in flight and fails what is
-// still queued with [ErrUnavailable]. It may be called again.
+// Close stops taking messages, waits for the batch in flight, or all batches of a
+// [SharingPublisher], and fails what is still queued with [ErrUnavailable]. It may be
+// called again.
 func (c *Committer) Close() {
 	c.stopOnce.Do(c.stop)
 	<-c.done
@@ -120,6 +129,11 @@ func (c *Committer) Close() {
 
 func (c *Committer) run(ctx context.Context) {
 	defer close(c.done)
+	if c.shared != nil {
+		<-ctx.Done()
+		c.shared.close()
+		return
+	}
 	var held []*commit // same PublishID as one in the batch before: they go next
 	for ctx.Err() == nil {
 		batch := held

@@ -297,3 +297,95 @@ func TestCommitterPublishesTogether(t *testing.T) {
 		})
 	})
 }
+
+// sharingPublisher is one that puts messages together by itself. It takes as long as its
+// callers' contexts or release let it.
+type sharingPublisher struct {
+	slowPublisher
+
+	release chan struct{}
+}
+
+func (p *sharingPublisher) PublishShared(ctx context.Context, message broker.Message) broker.Receipt {
+	select {
+	case <-p.release:
+	case <-ctx.Done():
+		return broker.Receipt{Err: fmt.Errorf("%w: %w", broker.ErrUnavailable, ctx.Err())}
+	}
+	return p.PublishBatch(ctx, []broker.Message{message})[0]
+}
+
+func TestCommitterOfASharingPublisher(t *testing.T) {
+	t.Run("each message is handed over at once, and no more than the queue holds", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p := &sharingPublisher{release: make(chan struct{})}
+			c := broker.NewCommitter(p, 2)
+			defer c.Close()
+			var callers sync.WaitGroup
+			for _, id := range []string{"1", "2"} {
+				callers.Go(func() {
+					if receipt, err := c.Publish(t.Context(), one(id)); err != nil || receipt.Offset == 0 {
+						t.Errorf("Publish(%s) = %+v, %v", id, receipt, err)
+					}
+				})
+			}
+			synctest.Wait()
+			if _, err := c.Publish(t.Context(), one("3")); !errors.Is(err, broker.ErrOverloaded) {
+				t.Errorf("a third: %v, want ErrOverloaded", err)
+			}
+			close(p.release)
+			callers.Wait()
+			if _, err := c.Publish(t.Context(), one("3")); err != nil {
+				t.Errorf("after the others: %v", err)
+			}
+		})
+	})
+	t.Run("a caller whose context has ended leaves", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p := &sharingPublisher{release: make(chan struct{})}
+			c := broker.NewCommitter(p, 1)
+			defer c.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			for range 2 { // in time, and late
+				if _, err := c.Publish(ctx, one("1")); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("error = %v", err)
+				}
+			}
+			if len(p.seen()) != 0 {
+				t.Errorf("batches %v", p.seen())
+			}
+		})
+	})
+	t.Run("closing waits for what is under way and takes nothing more", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p := &sharingPublisher{release: make(chan struct{})}
+			c := broker.NewCommitter(p, 0)
+			var callers sync.WaitGroup
+			callers.Go(func() {
+				if _, err := c.Publish(t.Context(), one("1")); err != nil {
+					t.Errorf("under way: %v", err)
+				}
+			})
+			synctest.Wait()
+			closed := make(chan struct{})
+			go func() {
+				defer close(closed)
+				c.Close()
+			}()
+			synctest.Wait()
+			select {
+			case <-closed:
+				t.Error("Close did not wait")
+			default:
+			}
+			if _, err := c.Publish(t.Context(), one("2")); !errors.Is(err, broker.ErrUnavailable) {
+				t.Errorf("while closing: %v", err)
+			}
+			close(p.release)
+			callers.Wait()
+			<-closed
+			c.Close()
+		})
+	})
+}

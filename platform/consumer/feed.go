@@ -124,9 +124,7 @@ func NewFeed(pool *pgxpool.Pool, b broker.Broker, processor Processor, config Fe
 	}
 	config = config.withDefaults()
 	f := &Feed{pool: pool, broker: b, processor: processor, config: config, metrics: newFeedMetrics(config.Name)}
-	for _, topic := range config.Topics {
-		f.metrics.lag.WithLabelValues(string(topic)) // so that they are there before the first look
-	}
+	f.metrics.idle(config.Topics) // so that they are there before the first look
 	if config.Metrics != nil {
 		f.metrics.register(config.Metrics)
 	}
@@ -190,6 +188,7 @@ func (f *Feed) session(ctx context.Context) error {
 			return err
 		}
 		if len(division.Held()) == 0 {
+			f.metrics.idle(f.config.Topics)
 			select {
 			case <-time.After(f.config.Balance):
 			case <-ctx.Done():
@@ -226,7 +225,6 @@ func (f *Feed) feed(ctx context.Context, division *share.Division) error {
 	group.Go(func() error { return f.watch(run, division) })
 	group.Go(func() error { return lookout.run(run) })
 	f.metrics.watch.Store(lookout)
-	defer f.metrics.watch.Store(nil)
 	return group.Wait()
 }
 
@@ -261,7 +259,7 @@ func (f *Feed) watch(ctx context.Context, division *share.Division) error {
 // redriver returns what handles dead letters of those partitions again.
 func (f *Feed) redriver(partitions []int, attempt func(context.Context, *Batch) error) *redriver {
 	r := &redriver{
-		pool: f.pool, name: f.config.Name, attempt: attempt, backoff: f.config.backoff, metrics: &f.metrics, log: f.config.Logger,
+		pool: f.pool, name: f.config.Name, attempt: attempt, backoff: f.config.backoff, redriven: f.metrics.redriven, log: f.config.Logger,
 		stalls: make(map[int64]stalledLetter), partitions: make([]int32, 0, len(partitions)),
 	}
 	for _, topic := range f.config.Topics {

@@ -18,6 +18,7 @@ import (
 type vitals struct {
 	waiting atomic.Int64 // deliveries that have arrived and are not handled
 	oldest  atomic.Int64 // when the first of them was stored, in Unix nanoseconds; 0: none waits
+	parked  atomic.Int64 // keys held by a dead letter, when it last looked
 }
 
 // show brings the vitals up to date.
@@ -154,4 +155,13 @@ func (l *lookout) oldest() float64 {
 		return 0
 	}
 	return time.Since(time.Unix(0, first)).Seconds()
+}
+
+// parked returns how many keys are held by a dead letter.
+func (l *lookout) parked() float64 {
+	var sum int64
+	for _, w := range l.workers {
+		sum += w.parked.Load()
+	}
+	return float64(sum)
 }

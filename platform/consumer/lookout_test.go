@@ -2,6 +2,7 @@ package consumer_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/consumer"
+	"github.com/countermand/countermand/platform/share"
 )
 
 // deafening is a broker whose readers go deaf: those that are open when it is told
@@ -67,6 +69,24 @@ func TestStuckReadersAreMadeAnew(t *testing.T) {
 	}
 }
 
+// figures returns what reads the sum of a counter or gauge over its labels.
+func figures(t *testing.T, registry prometheus.Gatherer) func(metric string) float64 {
+	return func(metric string) (sum float64) {
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, family := range families {
+			if family.GetName() == metric {
+				for _, m := range family.GetMetric() {
+					sum += m.GetGauge().GetValue() + m.GetCounter().GetValue()
+				}
+			}
+		}
+		return sum
+	}
+}
+
 // A handler that takes long holds up its feed and is let be; meanwhile the feed
 // tells how far it is behind.
 func TestAFeedThatIsBehindIsNotStuck(t *testing.T) {
@@ -81,20 +101,7 @@ func TestAFeedThatIsBehindIsNotStuck(t *testing.T) {
 	r.feedWith(r.pool, consumer.FeedConfig{BatchMax: 1, Look: 10 * time.Millisecond, Metrics: registry})
 	all := []events.Event{command(t, reserve, 0, "a"), command(t, reserve, 0, "b"), command(t, reserve, 0, "c")}
 	r.send(all...)
-	figure := func(metric string) (sum float64) {
-		families, err := registry.Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, family := range families {
-			if family.GetName() == metric {
-				for _, m := range family.GetMetric() {
-					sum += m.GetGauge().GetValue() + m.GetCounter().GetValue()
-				}
-			}
-		}
-		return sum
-	}
+	figure := figures(t, registry)
 	r.await("a lag of three", func() bool { return figure("countermand_consumer_lag") == 3 })
 	time.Sleep(100 * time.Millisecond) // ten looks
 	if age := figure("countermand_consumer_oldest_seconds"); age < 0.1 {
@@ -110,4 +117,58 @@ func TestAFeedThatIsBehindIsNotStuck(t *testing.T) {
 	if n := figure("countermand_consumer_rebuilt_total"); n != 0 {
 		t.Errorf("its readers were made anew %.0f times", n)
 	}
+}
+
+// A feed that holds no partition any more is behind with nothing: who holds them now
+// tells of them.
+func TestAFeedWithoutPartitionsHasNoLag(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	release := make(chan struct{})
+	r.on("reserve a", func(context.Context, pgx.Tx, int) error {
+		<-release
+		return errors.New("not yet")
+	})
+	registry := prometheus.NewRegistry()
+	r.feedWith(r.pool, consumer.FeedConfig{Look: 10 * time.Millisecond, Metrics: registry})
+	r.send(command(t, reserve, 0, "a"))
+	figure := figures(t, registry)
+	r.await("a lag of one", func() bool { return figure("countermand_consumer_lag") == 1 })
+	conn, err := share.Connect(t.Context(), r.pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	other, err := share.Join(t.Context(), conn, "consumer/"+name, partitions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.await("all partitions for another process", func() bool {
+		_, err := r.pool.Exec(t.Context(), `
+			select pg_terminate_backend(l.pid) from pg_locks l join pg_database d on d.oid = l.database
+			where l.locktype = 'advisory' and l.pid <> $1 and d.datname = current_database()`, conn.PgConn().PID())
+		if err == nil {
+			_, err = other.Take(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(other.Held()) == partitions
+	})
+	close(release)
+	r.await("no lag", func() bool { return figure("countermand_consumer_lag") == 0 })
+}
+
+// Each worker knows the keys of its own partitions only.
+func TestParkedKeysOfAllWorkersAreCounted(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	refused := func(context.Context, pgx.Tx, int) error { return consumer.Terminal(errors.New("no")) }
+	r.on("reserve a", refused)
+	r.on("reserve b", refused)
+	registry := prometheus.NewRegistry()
+	r.feedWith(r.pool, consumer.FeedConfig{Workers: 2, ParkKeys: true, Metrics: registry})
+	r.send(command(t, reserve, 0, "a"), command(t, reserve, 1, "b"))
+	figure := figures(t, registry)
+	r.await("two parked keys", func() bool { return figure("countermand_consumer_parked_keys") == 2 })
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/countermand/countermand/platform/embedded/embeddedtest"
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/postgres"
+	"github.com/countermand/countermand/platform/postgres/postgrestest"
 )
 
 func TestMain(m *testing.M) { embeddedtest.Main(m) }
@@ -104,17 +105,9 @@ func setup(t *testing.T) *rig {
 	t.Helper()
 	watchLeaks(t)
 	ctx := t.Context()
-	pool, err := postgres.Open(ctx, postgres.Config{URL: embeddedtest.Postgres(t), MaxConns: 20, Wait: patience})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	err = postgres.Migrate(ctx, pool,
+	pool := postgrestest.Open(t, postgres.Config{MaxConns: 20, Wait: patience},
 		postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()},
 		postgres.MigrationSet{Owner: "consumer", FS: consumer.Migrations()})
-	if err != nil {
-		t.Fatal(err)
-	}
 	conn, err := embeddedtest.NATS(t).Connect()
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,8 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/countermand/countermand/events"
 )
 
 // feedMetrics has one set of children per consumer, resolved once.
@@ -11,11 +13,18 @@ type feedMetrics struct {
 	handled, failures, splits prometheus.Counter
 	batches, seconds, delay   prometheus.Histogram
 	dead, redriven            *prometheus.CounterVec
-	parked                    prometheus.Gauge
 	rebuilt                   prometheus.Counter
 	lag                       *prometheus.GaugeVec // by topic
-	oldest                    prometheus.GaugeFunc
-	watch                     *atomic.Pointer[lookout] // what oldest asks; nil while nothing is fed
+	oldest, parked            prometheus.GaugeFunc
+	watch                     *atomic.Pointer[lookout] // what they ask; nil while no partition is held
+}
+
+// idle says that no partition is held: who holds them tells of them.
+func (m feedMetrics) idle(topics []events.Topic) {
+	m.watch.Store(nil)
+	for _, topic := range topics {
+		m.lag.WithLabelValues(string(topic)).Set(0)
+	}
 }
 
 func newFeedMetrics(name string) feedMetrics {
@@ -30,26 +39,25 @@ func newFeedMetrics(name string) feedMetrics {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: metric, Help: help, ConstLabels: labels}, []string{label})
 	}
 	watch := new(atomic.Pointer[lookout])
+	watched := func(metric, help string, figure func(*lookout) float64) prometheus.GaugeFunc {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: metric, Help: help, ConstLabels: labels}, func() float64 {
+			if l := watch.Load(); l != nil {
+				return figure(l)
+			}
+			return 0
+		})
+	}
 	return feedMetrics{
 		watch: watch,
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "countermand_consumer_lag", ConstLabels: labels,
 			Help: "Messages stored after what is handled, in the partitions of this process, when it last looked.",
 		}, []string{"topic"}),
-		oldest: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "countermand_consumer_oldest_seconds", Help: "Age of the oldest delivery in hand; 0 when there is none.", ConstLabels: labels,
-		}, func() float64 {
-			if l := watch.Load(); l != nil {
-				return l.oldest()
-			}
-			return 0
-		}),
+		oldest:   watched("countermand_consumer_oldest_seconds", "Age of the oldest delivery in hand; 0 when there is none.", (*lookout).oldest),
+		parked:   watched("countermand_consumer_parked_keys", "Partition keys held by a dead letter.", (*lookout).parked),
 		rebuilt:  counter("countermand_consumer_rebuilt_total", "Times that readers which had stopped delivering were made anew."),
 		dead:     vector("countermand_consumer_dead_letters_total", "Events that became dead letters.", "reason"),
 		redriven: vector("countermand_consumer_redriven_total", "Dead letters that were handled again, by what became of them.", "outcome"),
-		parked: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "countermand_consumer_parked_keys", Help: "Partition keys held by a dead letter.", ConstLabels: labels,
-		}),
 		handled:  counter("countermand_consumer_handled_total", "Deliveries handled and committed."),
 		failures: counter("countermand_consumer_failures_total", "Deliveries that failed and are tried again."),
 		splits:   counter("countermand_consumer_splits_total", "Batches whose transaction failed and was split."),

@@ -144,7 +144,7 @@ func TestTakeOver(t *testing.T) {
 	for what, leave := range map[string]func(*rig, func()){
 		"stops": func(_ *rig, stop func()) { stop() },
 		"loses its connections": func(r *rig, _ func()) {
-			r.exec("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'first'")
+			r.exec("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'first'")
 		},
 	} {
 		t.Run("two feeds share the partitions; when one "+what+" order holds and nothing is lost", func(t *testing.T) {
@@ -268,7 +268,7 @@ func TestKilledBackend(t *testing.T) {
 					return
 				case <-ticker.C:
 				}
-				_, _ = r.pool.Exec(ctx, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'worker' and state <> 'idle'")
+				_, _ = r.pool.Exec(ctx, "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'worker' and state <> 'idle'")
 			}
 		})
 		for n := 0; n < count; n += 10 {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/broker"
@@ -26,7 +27,7 @@ type redriver struct {
 	partitions []int32 // nil: all
 	attempt    func(ctx context.Context, batch *Batch) error
 	backoff    func(rests int) time.Duration
-	metrics    *feedMetrics
+	redriven   *prometheus.CounterVec // by outcome
 	log        *slog.Logger
 
 	parked map[asideKey]bool
@@ -164,7 +165,6 @@ func (r *redriver) look(ctx context.Context) (letters []due, err error) {
 		return nil, fmt.Errorf("read dead letters of %s: %w", r.name, err)
 	}
 	r.parked = parked
-	r.metrics.parked.Set(float64(len(parked)))
 	return letters, nil
 }
 
@@ -216,7 +216,7 @@ func (r *redriver) redrive(ctx context.Context, l *due) (done bool, err error) {
 	if len(one.aside) > 0 {
 		outcome = "died"
 	}
-	r.metrics.redriven.WithLabelValues(outcome).Inc()
+	r.redriven.WithLabelValues(outcome).Inc()
 	r.log.InfoContext(ctx, "dead letter was redriven", "consumer", r.name, "dead_letter", l.ID,
 		"event_id", d.Event.ID, "event_type", d.Event.Type, "saga_id", d.Event.CorrelationID, "outcome", outcome)
 	return outcome == "handled", nil

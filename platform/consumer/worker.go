@@ -141,6 +141,7 @@ func (w *worker) redrive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	w.vitals.parked.Store(int64(len(w.letters.parked)))
 	if !more {
 		w.lookAt = now.Add(w.feed.config.Balance)
 	}

@@ -38,11 +38,13 @@ type acceptance struct {
 	waitDefault time.Duration
 	waitMax     time.Duration
 	outcome     *outcome
+	outbox      bool // it goes to the Intake, and from there to the broker
 }
 
 // submission is one command on its way in.
 type submission struct {
 	id          string
+	received    time.Time
 	keyed       bool // its id derives from a key, so a repeat finds it
 	business    bool // the key is the route's, not the client's
 	fingerprint string
@@ -73,7 +75,7 @@ func (g *Gateway) serveAnyCommand(x *exchange, r *http.Request, s *snapshot) {
 	}
 	a := acceptance{waitMax: g.config.WaitMax, outcome: genericOutcome}
 	if first := s.table.first[c.Type]; first != nil {
-		a.guards, a.key, a.keyRequired, a.outcome = first.guards, first.key, first.keyRequired, first.outcome
+		a.guards, a.key, a.keyRequired, a.outcome, a.outbox = first.guards, first.key, first.keyRequired, first.outcome, first.outbox
 	}
 	a.routeID, a.method, a.contract = x.endpoint.id, http.MethodPost, c
 	g.accept(x, r, &a)
@@ -82,7 +84,7 @@ func (g *Gateway) serveAnyCommand(x *exchange, r *http.Request, s *snapshot) {
 // accept takes a command in: it checks the request, publishes the command and
 // answers, now or after the wait that the client asked for.
 func (g *Gateway) accept(x *exchange, r *http.Request, a *acceptance) {
-	received := time.Now()
+	received := x.started
 	key, keyed, fault := parseIdempotencyKey(r.Header["Idempotency-Key"])
 	switch {
 	case fault != "":
@@ -107,7 +109,7 @@ func (g *Gateway) accept(x *exchange, r *http.Request, a *acceptance) {
 		return
 	}
 	c := submission{
-		keyed: keyed, body: body.bytes, fingerprint: fingerprint(a.routeID, a.contract.Type, body.bytes),
+		received: received, keyed: keyed, body: body.bytes, fingerprint: fingerprint(a.routeID, a.contract.Type, body.bytes),
 		expires: expires, identity: IdentityOf(r.Context()), strict: prefer.strict(),
 	}
 	switch {
@@ -177,12 +179,13 @@ func (g *Gateway) replayKnown(x *exchange, r *http.Request, a *acceptance, c *su
 // publish stores the command. When the broker held one with this id already, it
 // checks that it was the same request. It reports false after it has answered.
 func (g *Gateway) publish(x *exchange, r *http.Request, a *acceptance, c *submission) bool {
-	// A client that goes away does not take its command back.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), g.config.PublishTimeout)
-	defer cancel()
-	receipt, err := g.deps.Publisher.Publish(ctx, broker.Message{
-		Topic: a.contract.Topic, PublishID: c.id, Event: newCommandEvent(ctx, a, c),
-	})
+	// Not the request's context: a client that goes away does not take its command back.
+	ctx := g.acks.context(time.Now())
+	message := broker.Message{Topic: a.contract.Topic, PublishID: c.id, Event: newCommandEvent(r.Context(), a, c)}
+	if a.outbox {
+		return g.storeInOutbox(ctx, x, r, a, c, message)
+	}
+	receipt, err := g.deps.Publisher.Publish(ctx, message)
 	switch {
 	case err == nil && receipt.Duplicate && c.keyed:
 		return g.checkOriginal(ctx, x, r, a, c, receipt)
@@ -210,7 +213,7 @@ func unconfirmed(keyed bool) string {
 
 func newCommandEvent(ctx context.Context, a *acceptance, c *submission) events.Event {
 	e := events.Event{
-		ID: c.id, Source: eventSource, Type: a.contract.Type, Subject: c.id, Time: time.Now().UTC(),
+		ID: c.id, Source: eventSource, Type: a.contract.Type, Subject: c.id, Time: c.received.UTC(),
 		DataContentType: events.ContentTypeJSON, Data: c.body,
 		CorrelationID: c.id, PartitionKey: c.id,
 		Extensions: map[string]string{fingerprintExtension: c.fingerprint},
@@ -239,12 +242,20 @@ func (*eventCarrier) Keys() []string { return propagation.TraceContext{}.Fields(
 // that only the broker knows so far.
 func (g *Gateway) checkOriginal(ctx context.Context, x *exchange, r *http.Request, a *acceptance, c *submission, receipt broker.Receipt) bool {
 	original, err := g.originalFingerprint(ctx, a, c, receipt)
-	switch {
-	case err != nil:
+	if err != nil {
 		g.logger.WarnContext(r.Context(), "original of a repeated command cannot be read",
 			slog.String("operation_id", c.id), slog.Any("error", err))
 		x.failLater(r, codeBrokerUnavailable, unconfirmed(true))
 		return false
+	}
+	return g.repeat(x, r, c, original)
+}
+
+// repeat answers for a command that was stored before, by a request with that
+// fingerprint, and that the engine does not show yet. It reports whether the request
+// was the same one, of which the answer is still to be sent.
+func (g *Gateway) repeat(x *exchange, r *http.Request, c *submission, original string) bool {
+	switch {
 	case original != c.fingerprint:
 		g.failReused(x, r, c)
 		return false
@@ -308,6 +319,7 @@ func (g *Gateway) answer(x *exchange, r *http.Request, a *acceptance, c *submiss
 			status = op.Status
 		}
 	}
+	x.tellDurability(g.durabilityOf(a))
 	writeAccepted(x, c.id, status)
 }
 
@@ -315,10 +327,8 @@ func (g *Gateway) answer(x *exchange, r *http.Request, a *acceptance, c *submiss
 func writeAccepted(x *exchange, id string, status Status) {
 	self := operationPath(id)
 	h := x.Header()
-	h.Set("Location", self)
-	h.Set("Retry-After", "1")
-	h.Set("Link", "<"+self+`>; rel="status", <`+self+`/events>; rel="alternate"; type="text/event-stream"`)
-	h.Set("Cache-Control", noStore)
+	values := []string{self, "1", "<" + self + `>; rel="status", <` + self + `/events>; rel="alternate"; type="text/event-stream"`, noStore}
+	h["Location"], h["Retry-After"], h["Link"], h["Cache-Control"] = values[0:1:1], values[1:2:2], values[2:3:3], values[3:4:4]
 	// By hand, since this is the busiest answer: id and status hold nothing to escape.
 	x.json(http.StatusAccepted, contentTypeJSON,
 		[]byte(`{"id":"`+id+`","status":"`+string(status)+`","links":{"self":"`+self+`"}}`+"\n"))

@@ -112,6 +112,7 @@ func (g *Gateway) answerEvents(x *exchange, r *http.Request, all []incoming, rec
 		x.Header().Set("Retry-After", "1")
 	}
 	x.Header().Set("Cache-Control", noStore)
+	x.tellDurability(g.config.Durability)
 	x.json(status, contentTypeJSON, body)
 }
 

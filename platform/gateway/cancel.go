@@ -43,6 +43,7 @@ func (g *Gateway) serveCancel(x *exchange, r *http.Request, s *snapshot) {
 			return
 		}
 	}
+	x.tellDurability(g.config.Durability)
 	writeAccepted(x, q.id, op.Status)
 }
 

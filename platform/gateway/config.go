@@ -39,7 +39,11 @@ type Config struct {
 	Hosts []string
 	// AsyncAPI is the document that /asyncapi.json answers with; nil: there is none.
 	AsyncAPI []byte
-	// PublishTimeout bounds the wait for the broker's ack; 5 s.
+	// Durability is what a command survives once it is accepted, "fsync", "replicated"
+	// or "memory", of the broker and of the Intake. Clients are told by the header
+	// Countermand-Durability; empty: they are not.
+	Durability, IntakeDurability string
+	// PublishTimeout bounds the wait for the broker's ack, or the Intake's; 5 s.
 	PublishTimeout time.Duration
 	// LookupTimeout bounds one read from Operations or of an original; 2 s.
 	LookupTimeout time.Duration

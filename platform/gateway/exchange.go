@@ -15,6 +15,9 @@ const (
 	writeDeadlineRest = time.Second
 )
 
+// nosniff is shared by all answers: nobody changes the values of a header.
+var nosniff = []string{"nosniff"}
+
 // exchange is one request on its way through the gateway: the writer of its
 // response, and what is told about it at the end.
 type exchange struct {
@@ -38,8 +41,8 @@ func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 func (x *exchange) WriteHeader(status int) {
 	if x.status == 0 && status >= http.StatusOK { // a 1xx is not the answer yet
 		x.status = status
-		x.extendWriteDeadline()
 	}
+	x.extendWriteDeadline()
 	x.ResponseWriter.WriteHeader(status)
 }
 
@@ -49,19 +52,17 @@ func (x *exchange) Write(p []byte) (int, error) {
 		x.WriteHeader(http.StatusOK)
 	}
 	x.extendWriteDeadline()
+	return x.write(p)
+}
+
+func (x *exchange) write(p []byte) (int, error) {
 	n, err := x.ResponseWriter.Write(p)
 	x.bytes += int64(n)
 	return n, err
 }
 
-// clearWriteDeadline takes away the deadline that the request before on the same
-// connection has left.
-func (x *exchange) clearWriteDeadline() {
-	// A writer without deadlines, as in tests, has none to take away.
-	_ = http.NewResponseController(x.ResponseWriter).SetWriteDeadline(time.Time{})
-}
-
-// extendWriteDeadline gives the next write its full time.
+// extendWriteDeadline gives the next write its full time. The server takes the deadline
+// away when the request has ended.
 func (x *exchange) extendWriteDeadline() {
 	now := time.Now()
 	if now.Sub(x.deadlineSet) < min(writeDeadlineRest, x.writeTimeout/4) {
@@ -74,10 +75,10 @@ func (x *exchange) extendWriteDeadline() {
 // json answers with a document that is already encoded.
 func (x *exchange) json(status int, contentType string, body []byte) {
 	h := x.Header()
-	h.Set("Content-Type", contentType)
-	h.Set("X-Content-Type-Options", "nosniff")
+	h["Content-Type"] = []string{contentType}
+	h["X-Content-Type-Options"] = nosniff
 	x.WriteHeader(status)
-	_, _ = x.Write(body) // the client has gone; net/http ends the connection
+	_, _ = x.write(body) // the client has gone; net/http ends the connection
 }
 
 // problem answers with p, made complete with the trace and, unless it has one,

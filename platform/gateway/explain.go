@@ -20,6 +20,9 @@ type RouteInfo struct {
 	// Leads is what it leads to: the type of a command or signal, a topic or an
 	// upstream.
 	Leads string `json:"leads_to,omitempty"`
+	// Accept is outbox for a command that is stored there before it is answered, and
+	// empty for what goes to the broker.
+	Accept string `json:"accept,omitempty"`
 	// Auth is the credential that it asks for: none, key, jwt or either. What is always
 	// there may also ask for one only of who has one: optional.
 	Auth   string   `json:"auth"`
@@ -80,6 +83,9 @@ func (rt *route) info() RouteInfo {
 	}
 	if target, ok := rt.target.(leading); ok {
 		info.Leads = target.leads()
+	}
+	if c, ok := rt.target.(commandRoute); ok && c.acceptance.outbox {
+		info.Accept = "outbox"
 	}
 	for i := range rt.guards {
 		info.Guards = append(info.Guards, rt.guards[i].allow.String())

@@ -19,7 +19,7 @@ import (
 	"github.com/countermand/countermand/platform/follow"
 )
 
-// Deps are what the gateway talks to. All but Keys, Source and Resources are required,
+// Deps are what the gateway talks to. Publisher, Operations and Lookup are required,
 // and all must be safe for concurrent use.
 type Deps struct {
 	// Publisher stores commands; its nil error is the durable ack.
@@ -29,6 +29,9 @@ type Deps struct {
 	// Lookup reads a stored command back, to compare a repeated request with the
 	// first of its Idempotency-Key. A broker.Broker's method of that name is one.
 	Lookup func(ctx context.Context, topic events.Topic, partition int, offset uint64) (broker.Delivery, error)
+	// Intake takes commands of routes that accept while the broker is away. It may be
+	// nil when no table has a route with accept: outbox.
+	Intake Intake
 	// Source is where streams read events, such as a broker.Broker. It may be nil when
 	// no table has a route of kind stream.
 	Source follow.Source
@@ -48,6 +51,7 @@ type Gateway struct {
 	config  Config
 	deps    Deps
 	mint    *mint
+	acks    *patience
 	waiters *waiters
 	metrics *metrics
 	tracer  trace.Tracer
@@ -82,7 +86,7 @@ func New(config Config, table *Table, deps Deps) (*Gateway, error) {
 	}
 	config = config.withDefaults()
 	g := &Gateway{
-		config: config, deps: deps, mint: newMint(config.Secret),
+		config: config, deps: deps, mint: newMint(config.Secret), acks: &patience{timeout: config.PublishTimeout},
 		tracer: config.TracerProvider.Tracer(tracerName), logger: config.Logger,
 		draining: make(chan struct{}),
 	}
@@ -200,7 +204,6 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		ResponseWriter: w, endpoint: s.unmatched[method], logger: g.logger,
 		started: time.Now(), writeTimeout: g.config.WriteTimeout,
 	}
-	x.clearWriteDeadline()
 	g.retire(w)
 	defer span.End()
 	defer g.observe(x, r, span)

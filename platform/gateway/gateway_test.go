@@ -67,6 +67,7 @@ func commands(t testing.TB) []gateway.Command {
 			"unknown_sku", "out_of_stock", "unsupported_currency", "card_declined", "capture_failed", "payment_timeout",
 		},
 	}}
+	all = append(all, gateway.Command{Type: "shop.audit.begin.v1", Topic: "shop.audit.commands", Schema: []byte(`{"type":"object"}`), Saga: true})
 	for _, name := range []string{"shop.inventory.reserve.v1", "shop.inventory.release.v1", "shop.payment.capture.v1"} {
 		all = append(all, gateway.Command{Type: name, Topic: events.CommandTopic(name), Schema: []byte(`{"type":"object"}`)})
 	}

@@ -222,4 +222,33 @@ func TestServerDeadlines(t *testing.T) {
 			}
 		}
 	})
+	t.Run("nor does it keep a client from being told to go on", func(t *testing.T) {
+		t.Parallel()
+		const writeTimeout = 50 * time.Millisecond
+		b := setup(t, func(c *gateway.Config, _ *gateway.Deps) { c.WriteTimeout = writeTimeout })
+		addr := b.serve(t)
+		client := &http.Client{Transport: &http.Transport{MaxConnsPerHost: 1, ExpectContinueTimeout: time.Minute}}
+		t.Cleanup(client.CloseIdleConnections)
+		for _, expect := range []string{"", "100-continue"} {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+addr.String()+"/v1/orders", strings.NewReader(order))
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.Header.Set("Content-Type", "application/json")
+			if expect != "" {
+				time.Sleep(2 * writeTimeout) // the deadline that the first answer had is over
+				request.Header.Set("Expect", expect)
+			}
+			request.GetBody = nil // so that a connection that breaks is an error, not another try
+			response, err := client.Do(request)
+			if err != nil {
+				t.Fatalf("with Expect %q: %v", expect, err)
+			}
+			readAll(t, response.Body)
+			response.Body.Close()
+			if response.StatusCode != http.StatusAccepted {
+				t.Errorf("status %d", response.StatusCode)
+			}
+		}
+	})
 }

@@ -23,6 +23,7 @@ func (d *description) command(a *acceptance, body object) object {
 			"Retry-After":          object{"description": "Seconds.", "schema": object{"type": "integer"}},
 			"Preference-Applied":   textHeader("What was honoured of Prefer."),
 			"Idempotency-Replayed": textHeader("`true` for a request that came before."),
+			durabilityHeader:       object{"description": "What the command survives, where the gateway tells: a crash and a power cut (`fsync`), a crash and the loss of a server (`replicated`), or a crash only (`memory`).", "schema": object{"enum": []any{"fsync", "replicated", "memory"}}},
 		}),
 		"400": responseOf("BadRequest"), "409": responseOf("Conflict"), "413": responseOf("TooLarge"), "415": responseOf("UnsupportedType"),
 		"422": responseOf("Unprocessable"), "503": responseOf("Unavailable"),

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -214,7 +215,9 @@ func (g *Gateway) find(ctx context.Context, id operationID, text string) (Operat
 	}
 	mintedAt := id.mintedAt()
 	if !id.keyed() && time.Since(mintedAt) > g.config.AcceptedAgeMax {
-		return Operation{}, errGone
+		if waits, err := g.waits(ctx, mintedAt); err != nil || !waits {
+			return Operation{}, cmp.Or(err, errGone)
+		}
 	}
 	return Operation{ID: text, Status: StatusAccepted, CreatedAt: mintedAt, UpdatedAt: mintedAt}, nil
 }

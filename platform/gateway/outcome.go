@@ -126,6 +126,13 @@ func readCommandRoute(t *tableReader, rt *route, m mapping) target {
 	default:
 		m.failAt(m.at("idempotency"), "idempotency: %q is neither optional nor required", idempotency)
 	}
+	switch accept := m.text("accept"); accept {
+	case "", "broker":
+	case "outbox":
+		a.outbox = true
+	default:
+		m.failAt(m.at("accept"), "accept: %q is neither broker nor outbox", accept)
+	}
 	a.waitDefault, a.waitMax = readWait(m)
 	if text := m.text("key"); text != "" {
 		var err error
@@ -147,7 +154,11 @@ func readCommandRoute(t *tableReader, rt *route, m mapping) target {
 	if a.contract == nil {
 		return nil
 	}
-	if _, taken := t.table.outcomes[a.contract.Type]; !taken {
+	first, taken := t.table.first[a.contract.Type]
+	if taken && first.outbox != a.outbox {
+		m.failAt(m.at("accept"), "accept: route %s takes the same command otherwise, and its keys must be known in one place", first.routeID)
+	}
+	if !taken {
 		t.table.outcomes[a.contract.Type] = a.outcome
 		t.table.first[a.contract.Type] = &a
 	}

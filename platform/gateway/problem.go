@@ -81,6 +81,7 @@ const (
 	codeCredentialUnchecked   = "credential_unchecked" //nolint:gosec // a code
 	codeScopeMissing          = "scope_missing"
 	codeOverloaded            = "overloaded"
+	codeStoreUnavailable      = "store_unavailable"
 	codeBrokerUnavailable     = "broker_unavailable"
 	codeOperationsUnavailable = "operations_unavailable"
 	codeUpstreamUnavailable   = "upstream_unavailable"
@@ -137,6 +138,7 @@ var catalogue = map[string]catalogueEntry{
 	codeCredentialUnchecked:   {"The credential cannot be checked", http.StatusServiceUnavailable, true},
 	codeScopeMissing:          {"A scope is missing", http.StatusForbidden, false},
 	codeOverloaded:            {"The service is busy", http.StatusServiceUnavailable, true},
+	codeStoreUnavailable:      {"The database has not confirmed it", http.StatusServiceUnavailable, true},
 	codeBrokerUnavailable:     {"The broker has not confirmed it", http.StatusServiceUnavailable, true},
 	codeOperationsUnavailable: {"The state of operations is not available", http.StatusServiceUnavailable, true},
 	codeUpstreamUnavailable:   {"The service behind this route is not available", http.StatusBadGateway, true},

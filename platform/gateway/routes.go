@@ -119,6 +119,14 @@ func ParseTable(file string, data []byte, contracts Contracts, lookupEnv func(st
 	return table, nil
 }
 
+// AcceptsByOutbox reports whether a route of the table takes commands without the broker.
+func (t *Table) AcceptsByOutbox() bool {
+	return slices.ContainsFunc(t.routes, func(rt *route) bool {
+		c, ok := rt.target.(commandRoute)
+		return ok && c.acceptance.outbox
+	})
+}
+
 // Topics returns the topics that routes of the table publish events to or show. They
 // must exist before it is served.
 func (t *Table) Topics() []events.Topic {

@@ -109,6 +109,7 @@ func (g *Gateway) acceptSignal(x *exchange, r *http.Request, s *signalRoute) {
 	if !g.publishSignal(x, r, s, eventID, text, body.bytes) {
 		return
 	}
+	x.tellDurability(g.config.Durability)
 	writeAccepted(x, text, op.Status)
 }
 

@@ -82,6 +82,9 @@ func (g *Gateway) newSnapshot(table *Table, before *snapshot) (*snapshot, error)
 		if rt.kind == "stream" && g.hub == nil {
 			return nil, fmt.Errorf("route %s: this gateway was given no source of events for streams", rt.id)
 		}
+		if c, ok := rt.target.(commandRoute); ok && c.acceptance.outbox && g.deps.Intake == nil {
+			return nil, fmt.Errorf("route %s: accept: outbox needs a database of the gateway's own, and it has none", rt.id)
+		}
 		serve := g.authenticated(s, rt.demand, rt.target.serve(g, s))
 		s.mount(g, rt.id, rt.method, rt.pattern, serve)
 		if rt.method == http.MethodGet && !table.has(http.MethodHead, rt.pattern) {

@@ -43,6 +43,7 @@ routes:
   - {id: place-once, kind: command, match: PUT /v1/orders, command: shop.checkout.request.v1, idempotency: required}
   - {id: place-keyed, kind: command, match: POST /v1/keyed, command: shop.checkout.request.v1, key: body.customer}
   - {id: gift, kind: command, match: POST /v1/gifts, command: shop.checkout.request.v1, guards: [{allow: "false", detail: No gifts today.}]}
+  - {id: audit, kind: command, match: POST /v1/audits, command: shop.audit.begin.v1, accept: outbox}
   - {id: decide, kind: signal, match: "POST /v1/orders/{id}/decision", signal: shop.review.decided.v1, to: shop.checkout.request.v1}
   - {id: order, kind: proxy, match: "GET /v1/orders/{id}", upstream: order}
   - {id: slow, kind: proxy, match: GET /v1/slow, upstream: slow}
@@ -249,6 +250,10 @@ var transcripts = []transcript{
 	{name: "502-upstream", request: ask("/v1/down")},
 	{name: "503-followers", request: ask("/v1/operations/{id}/events"), prepare: followed, config: func(c *gateway.Config, _ *gateway.Deps) { c.FollowersMax = 1 }},
 	{name: "503-overloaded", request: place(), prepare: brokerFails(broker.ErrOverloaded)},
+	{name: "202-outbox", request: sendBody("/v1/audits", isJSON, "{}"), config: func(c *gateway.Config, d *gateway.Deps) {
+		c.IntakeDurability, d.Intake = "fsync", storing{}
+	}},
+	{name: "503-store", request: sendBody("/v1/audits", isJSON, "{}")},
 	{name: "503-broker", request: place(), prepare: brokerFails(broker.ErrUnavailable)},
 	{
 		name: "503-events", request: ask("/v1/events"),
@@ -260,6 +265,22 @@ var transcripts = []transcript{
 		return id
 	}},
 	{name: "504-upstream", request: ask("/v1/slow")},
+}
+
+// noDatabase is an intake whose database is away, and storing one that stores all.
+type (
+	noDatabase struct{}
+	storing    struct{ noDatabase }
+)
+
+func (noDatabase) Accept(context.Context, broker.Message, string) (first string, repeated bool, err error) {
+	return "", false, errors.New("no database")
+}
+
+func (noDatabase) Oldest(context.Context) (time.Time, error) { return time.Time{}, nil }
+
+func (storing) Accept(context.Context, broker.Message, string) (first string, repeated bool, err error) {
+	return "", false, nil
 }
 
 const acceptBatch = "Accept: application/cloudevents-batch+json"
@@ -371,7 +392,7 @@ func TestTranscripts(t *testing.T) {
 	for _, one := range transcripts {
 		t.Run(one.name, func(t *testing.T) {
 			b := setup(t, func(c *gateway.Config, d *gateway.Deps) {
-				c.Logger, d.Keys, d.Source = slog.New(slog.DiscardHandler), keysOf, source
+				c.Logger, d.Keys, d.Source, d.Intake = slog.New(slog.DiscardHandler), keysOf, source, noDatabase{}
 				if one.config != nil {
 					one.config(c, d)
 				}

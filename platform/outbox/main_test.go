@@ -19,6 +19,7 @@ import (
 	"github.com/countermand/countermand/platform/embedded/embeddedtest"
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/postgres"
+	"github.com/countermand/countermand/platform/postgres/postgrestest"
 )
 
 func TestMain(m *testing.M) { embeddedtest.Main(m) }
@@ -65,11 +66,8 @@ type rig struct {
 func setup(t *testing.T) *rig {
 	t.Helper()
 	watchLeaks(t)
-	r := &rig{t: t, url: embeddedtest.Postgres(t), broker: &fakeBroker{}}
+	r := &rig{t: t, url: postgrestest.URL(t, postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()}), broker: &fakeBroker{}}
 	r.Pool = r.open("writer")
-	if err := postgres.Migrate(t.Context(), r.Pool, postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()}); err != nil {
-		t.Fatal(err)
-	}
 	return r
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/countermand/countermand/platform/embedded/embeddedtest"
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/postgres"
+	"github.com/countermand/countermand/platform/postgres/postgrestest"
 	"github.com/countermand/countermand/platform/saga"
 )
 
@@ -68,19 +69,10 @@ func (b *bench) another(definitions ...saga.Compiler) *saga.Engine {
 // when something is still connected at the end.
 func database(t *testing.T, params map[string]string) *pgxpool.Pool {
 	t.Helper()
-	pool, err := postgres.Open(t.Context(), postgres.Config{URL: embeddedtest.Postgres(t), Params: params, MaxConns: 10})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	err = postgres.Migrate(t.Context(), pool,
+	return postgrestest.Open(t, postgres.Config{Params: params, MaxConns: 10},
 		postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()},
 		postgres.MigrationSet{Owner: "consumer", FS: consumer.Migrations()},
 		postgres.MigrationSet{Owner: "saga", FS: saga.Migrations()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pool
 }
 
 func openBroker(t *testing.T) *natsbroker.Broker {

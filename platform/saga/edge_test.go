@@ -59,34 +59,6 @@ func TestReaderChanged(t *testing.T) {
 	}
 }
 
-// TestWhatASagaSendsIsItsTenants goes through the whole saga, so that the tenant is read
-// from its row and history as well.
-func TestWhatASagaSendsIsItsTenants(t *testing.T) {
-	t.Parallel()
-	b := newBench(t)
-	id := ids(1)[0]
-	start := startOf(t, id)
-	start.Event.SetExtension(events.TenantExtension, "acme")
-	b.process(start)
-	b.engine = b.another() // which has it in no cache
-	b.process(ok(t, id, "alpha"), no(t, id, "beta"))
-	sent := b.outbox()
-	if len(sent) < 3 {
-		t.Fatalf("sent %s", b.sent(id))
-	}
-	for _, l := range sent {
-		if got := l.Event.Extension(events.TenantExtension); got != "acme" {
-			t.Errorf("%s is of the tenant %q", l.Event.Type, got)
-		}
-	}
-	if in, _ := b.stored(id); in.Tenant != "acme" {
-		t.Errorf("the saga is of the tenant %q", in.Tenant)
-	}
-	if past, err := saga.NewReader(b.pool).At(t.Context(), id, 1); err != nil || past.Tenant != "acme" {
-		t.Errorf("its first entry says %q, %v", past.Tenant, err)
-	}
-}
-
 func TestReaderListsTheSagasOfATenant(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -125,6 +97,9 @@ func TestATenantOwnsWhatItsSagaCauses(t *testing.T) {
 	b.process(no(t, all[0], "alpha"), no(t, all[1], "alpha"))
 	if in, _ := b.stored(all[0]); in.Tenant != "ours" {
 		t.Errorf("tenant %q", in.Tenant)
+	}
+	if past, err := saga.NewReader(b.pool).At(t.Context(), all[0], 1); err != nil || past.Tenant != "ours" {
+		t.Errorf("its first entry says %q, %v", past.Tenant, err)
 	}
 	messages := 0
 	for _, m := range b.outbox() {

@@ -96,7 +96,7 @@ func (e *Engine) begin(ctx context.Context, tx pgx.Tx, program *Program, event *
 			return &saga.Instance, saga.unreadable
 		}
 		saga := &stored{Instance: Instance{Name: program.Name, Version: program.Version}}
-		input := &StartInput{ID: event.ID, Request: event.Data, Fingerprint: event.Extension("fingerprint"), Tenant: event.Extension(events.TenantExtension)}
+		input := &StartInput{ID: event.ID, Request: event.Data, Fingerprint: event.Extension("fingerprint")}
 		if _, err := t.decide(ctx, saga, Input{Start: input}, event); err != nil {
 			return nil, fmt.Errorf("start saga %s: %w", event.ID, err)
 		}

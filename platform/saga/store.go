@@ -132,10 +132,9 @@ type change struct {
 	locks      bool          // it may hold locks
 	attributes map[string]string
 	known      map[string]string // attributes before
-	tenant     string            // of a saga that begins; empty for none
 }
 
-// tenantAttribute is the attribute of a saga that begins for a tenant. No
+// tenantAttribute is the attribute by which the sagas of a tenant are found. No
 // definition can set it: its names begin with a letter.
 const tenantAttribute = "_tenant"
 
@@ -250,9 +249,9 @@ func queueChanges(batch *pgx.Batch, changes []change) {
 		c := &known
 		if ch.before.revision == 0 {
 			c = &fresh
-			if ch.tenant != "" {
+			if in.Tenant != "" {
 				attributes.ids, attributes.names = append(attributes.ids, ch.id), append(attributes.names, tenantAttribute)
-				attributes.values = append(attributes.values, ch.tenant)
+				attributes.values = append(attributes.values, in.Tenant)
 			}
 		}
 		why := or(in.Trouble, in.Failure)

@@ -140,11 +140,7 @@ func (t *transition) begin(ctx context.Context, id uuid.UUID, program *Program, 
 	if event.ReplyTo != "" {
 		input.Parent, input.ReplyTo = event.CorrelationID, events.Topic(event.ReplyTo)
 	}
-	verdict, err := t.decide(ctx, saga, Input{Start: input}, event)
-	if c := t.changed[id]; c != nil && !exists {
-		c.tenant = event.Extension(events.TenantExtension)
-	}
-	return verdict, err
+	return t.decide(ctx, saga, Input{Start: input}, event)
 }
 
 // codeBytesMax bounds the code of a rejection, which goes into the outcome.

@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"cmp"
+	_ "embed" // of the contract
 	"encoding/json"
 	"errors"
 	"io"
@@ -11,6 +12,12 @@ import (
 	"strings"
 	"time"
 )
+
+//go:embed openapi.json
+var openAPI []byte
+
+// OpenAPI returns the contract of what [Register] adds.
+func OpenAPI() []byte { return openAPI }
 
 // List is the body of a list of schedules.
 type List struct {
@@ -30,7 +37,7 @@ type NextList struct {
 }
 
 // Register adds the operators' HTTP API to mux. It belongs on the admin listener:
-// it asks for no credential.
+// it asks for no credential. Its contract is at /admin/schedules/openapi.json.
 //
 //	GET    /admin/v1/schedules                 list, by id; ?cursor= &limit=
 //	GET    /admin/v1/schedules/{id}            one schedule with its state
@@ -48,8 +55,23 @@ type NextList struct {
 // revision, and heeded by pause, resume and backfill.
 func Register(mux *http.ServeMux, scheduler *Scheduler, logger *slog.Logger) {
 	a := api{scheduler, logger}
+	for pattern, handle := range a.routes() {
+		mux.HandleFunc(pattern, a.answering(handle))
+	}
+	mux.HandleFunc("GET /admin/schedules/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(openAPI) // the client is gone when this fails
+	})
+}
+
+type api struct {
+	scheduler *Scheduler
+	logger    *slog.Logger
+}
+
+func (a api) routes() map[string]func(http.ResponseWriter, *http.Request) error {
 	const one = "/admin/v1/schedules/{id}"
-	for pattern, handle := range map[string]func(http.ResponseWriter, *http.Request) error{
+	return map[string]func(http.ResponseWriter, *http.Request) error{
 		"GET /admin/v1/schedules":   a.list,
 		"GET " + one:                a.get,
 		"PUT " + one:                a.put,
@@ -60,14 +82,7 @@ func Register(mux *http.ServeMux, scheduler *Scheduler, logger *slog.Logger) {
 		"POST " + one + "/resume":   a.resume,
 		"POST " + one + "/trigger":  a.trigger,
 		"POST " + one + "/backfill": a.backfill,
-	} {
-		mux.HandleFunc(pattern, a.answering(handle))
 	}
-}
-
-type api struct {
-	scheduler *Scheduler
-	logger    *slog.Logger
 }
 
 func (a api) list(w http.ResponseWriter, r *http.Request) error {

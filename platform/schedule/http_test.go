@@ -186,3 +186,33 @@ func TestADatabaseThatIsAwayIsAProblem(t *testing.T) {
 	r.exec("alter table schedule rename to elsewhere")
 	a.refused("GET", "/admin/v1/schedules/x", "", http.StatusServiceUnavailable, "store_unavailable")
 }
+
+// The contract names every operation that there is, and no other.
+func TestTheDocumentNamesEveryOperation(t *testing.T) {
+	t.Parallel()
+	mux := http.NewServeMux()
+	Register(mux, nil, slog.New(slog.DiscardHandler))
+	recorder := httptest.NewRecorder()
+	mux.ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/admin/schedules/openapi.json", nil))
+	var document struct{ Paths map[string]map[string]any }
+	if err := json.Unmarshal(recorder.Body.Bytes(), &document); err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	for path, operations := range document.Paths {
+		for method := range operations {
+			if method == "parameters" {
+				continue
+			}
+			named++
+			want := strings.ToUpper(method) + " " + path
+			request := httptest.NewRequestWithContext(t.Context(), strings.ToUpper(method), strings.Replace(path, "{id}", "x", 1), nil)
+			if _, pattern := mux.Handler(request); pattern != want {
+				t.Errorf("%s is answered by %q", want, pattern)
+			}
+		}
+	}
+	if want := len((api{}).routes()); named != want {
+		t.Errorf("the document names %d operations of %d", named, want)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,6 +19,7 @@ import (
 	"github.com/countermand/countermand/platform/embedded/embeddedtest"
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/postgres"
+	"github.com/countermand/countermand/platform/postgres/postgrestest"
 )
 
 // childEnv makes the test binary a scheduler on that database, to be killed.
@@ -118,17 +120,16 @@ type rig struct {
 func setup(t *testing.T) *rig {
 	t.Helper()
 	watchLeaks(t)
-	r := &rig{t: t, url: embeddedtest.Postgres(t) + "&search_path=public,pg_catalog"}
+	url := postgrestest.URL(t,
+		postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()}, postgres.MigrationSet{Owner: "schedule", FS: Migrations()},
+		postgres.MigrationSet{Owner: "test", FS: fstest.MapFS{"migrations/0001_clock.sql": {Data: []byte(`-- +goose Up
+create table saga (id uuid primary key, status text not null);
+create table clock (at timestamptz not null);
+create function public.clock_timestamp() returns timestamptz language sql volatile as 'select at from clock';
+`)}}})
+	r := &rig{t: t, url: url + "&search_path=public,pg_catalog"}
 	r.pool = r.open("test")
-	err := postgres.Migrate(t.Context(), r.pool,
-		postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()}, postgres.MigrationSet{Owner: "schedule", FS: Migrations()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.exec(`create table saga (id uuid primary key, status text not null)`)
-	r.exec(`create table clock (at timestamptz not null)`)
 	r.exec(`insert into clock values ($1)`, dawn)
-	r.exec(`create function public.clock_timestamp() returns timestamptz language sql volatile as 'select at from clock'`)
 	return r
 }
 

@@ -34,9 +34,19 @@ func NewHealth(logger *slog.Logger) *Health { return &Health{logger: logger} }
 // heed its context, which ends after two seconds; it never runs twice at a time,
 // however many probes ask.
 func (h *Health) Add(name string, run func(context.Context) error) {
+	h.add(&check{name: name, run: run, logger: h.logger})
+}
+
+// Note adds a check that is shown and logged like any other, and that does not make the
+// process unready: of something without which it can still work.
+func (h *Health) Note(name string, run func(context.Context) error) {
+	h.add(&check{name: name, run: run, logger: h.logger, spare: true})
+}
+
+func (h *Health) add(c *check) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.checks = append(h.checks, &check{name: name, run: run, logger: h.logger})
+	h.checks = append(h.checks, c)
 }
 
 // SetDraining makes the process not ready for good, so that no new work is sent
@@ -70,7 +80,7 @@ func (h *Health) Livez(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]string{"status": "alive"})
 }
 
-// Readyz runs the checks and answers 200 when all pass, else 503, with the
+// Readyz runs the checks and answers 200 when all that decide pass, else 503, with the
 // result of each. A draining process is not ready whatever they say.
 func (h *Health) Readyz(w http.ResponseWriter, r *http.Request) {
 	result := h.report(r.Context())
@@ -107,7 +117,7 @@ func (h *Health) report(ctx context.Context) report {
 			outcome = run.result
 		default:
 		}
-		if outcome.Status != statusOK {
+		if outcome.Status != statusOK && !checks[i].spare {
 			result.Status = statusNotReady
 		}
 		result.Checks[checks[i].name] = outcome
@@ -125,6 +135,7 @@ type check struct {
 	name   string
 	run    func(context.Context) error
 	logger *slog.Logger
+	spare  bool // it decides nothing
 
 	mu      sync.Mutex
 	current *checkRun // nil when none is running

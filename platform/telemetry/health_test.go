@@ -77,6 +77,11 @@ func TestReadyz(t *testing.T) {
 		t.Errorf("%d log records, want one for the failure and one for its end: %s", got, &log)
 	}
 
+	health.Note("spare", func(context.Context) error { return errors.New("away") })
+	if code, body, text := probe(t, health); code != http.StatusOK || body.Status != "ready" || body.Checks["spare"].Status != "failed" {
+		t.Errorf("without what it can do without: %d %s", code, text)
+	}
+
 	health.SetDraining()
 	if code, body, _ := probe(t, health); code != http.StatusServiceUnavailable || body.Status != "draining" {
 		t.Errorf("draining: %d %s", code, body.Status)

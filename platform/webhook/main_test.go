@@ -25,6 +25,7 @@ import (
 	"github.com/countermand/countermand/platform/egress"
 	"github.com/countermand/countermand/platform/embedded/embeddedtest"
 	"github.com/countermand/countermand/platform/postgres"
+	"github.com/countermand/countermand/platform/postgres/postgrestest"
 	"github.com/countermand/countermand/platform/webhook"
 )
 
@@ -116,16 +117,13 @@ type rig struct {
 func setup(t testing.TB, change ...func(*webhook.Config)) *rig {
 	t.Helper()
 	watchLeaks(t)
-	r := &rig{t: t, url: embeddedtest.Postgres(t), config: config(t)}
+	url := postgrestest.URL(t,
+		postgres.MigrationSet{Owner: "consumer", FS: consumer.Migrations()}, postgres.MigrationSet{Owner: "webhook", FS: webhook.Migrations()})
+	r := &rig{t: t, url: url, config: config(t)}
 	for _, f := range change {
 		f(&r.config)
 	}
 	r.pool = open(t, r.url)
-	err := postgres.Migrate(t.Context(), r.pool,
-		postgres.MigrationSet{Owner: "consumer", FS: consumer.Migrations()}, postgres.MigrationSet{Owner: "webhook", FS: webhook.Migrations()})
-	if err != nil {
-		t.Fatal(err)
-	}
 	r.store = r.newStore()
 	return r
 }

@@ -28,8 +28,12 @@ func TestDemo(t *testing.T) {
 		Stuck       *int `json:"stuck"`
 		Duplicates  *int `json:"duplicates"`
 		Invariants  struct {
-			Stock, Money, Terminal bool
+			Stock, Money, Terminal, AI bool
 		} `json:"invariants"`
+		AI struct {
+			Triaged, Unread, Calls, Uncertain int
+			CostUSD                           string `json:"cost_usd"`
+		} `json:"ai"`
 		LatencyMS struct {
 			P50, P95, P99 float64
 		} `json:"latency_ms"`
@@ -52,14 +56,17 @@ func TestDemo(t *testing.T) {
 		*report.Completed == 0 || *report.Compensated == 0 {
 		t.Errorf("the report is %s, want all 150 orders ended, some of them either way", result.Stdout)
 	}
-	if !report.Invariants.Stock || !report.Invariants.Money || !report.Invariants.Terminal {
+	if !report.Invariants.Stock || !report.Invariants.Money || !report.Invariants.Terminal || !report.Invariants.AI {
 		t.Errorf("an invariant is broken: %s", result.Stdout)
 	}
 	if l := report.LatencyMS; l.P50 <= 0 || l.P95 < l.P50 || l.P99 < l.P95 || report.OrdersPerSecond <= 0 {
 		t.Errorf("the figures make no sense: %s", result.Stdout)
 	}
-	if !slices.Contains(report.Killed, "engine") || len(report.Killed) < 2 {
-		t.Errorf("it killed %q, want the engine and a participant", report.Killed)
+	if a := report.AI; a.Triaged == 0 || a.Calls < a.Triaged || a.Calls > a.Triaged+a.Unread || a.CostUSD == "" || a.CostUSD == "0" {
+		t.Errorf("the notes of orders have come to %+v", a)
+	}
+	if !slices.Contains(report.Killed, "engine") || !slices.Contains(report.Killed, "ai") || len(report.Killed) < 3 {
+		t.Errorf("it killed %q, want the engine, what calls models and another participant", report.Killed)
 	}
 	if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
 		t.Errorf("it leaves %v behind: %v", left, err)

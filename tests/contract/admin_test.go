@@ -29,6 +29,7 @@ import (
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/outbox/operate"
 	"github.com/countermand/countermand/platform/postgres"
+	"github.com/countermand/countermand/platform/postgres/postgrestest"
 	"github.com/countermand/countermand/platform/saga"
 )
 
@@ -143,18 +144,10 @@ func TestAnswersAreAsTheDocumentSays(t *testing.T) {
 	// The validator takes {id}:pause for an {id}, so it is given both the document and
 	// what is asked with a slash there.
 	v := load(t, bytes.ReplaceAll(admin.OpenAPI(), []byte("{id}:"), []byte("{id}/")))
-	pool, err := postgres.Open(t.Context(), postgres.Config{URL: embeddedtest.Postgres(t), Params: saga.SessionParams(), MaxConns: 4})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	err = postgres.Migrate(t.Context(), pool,
+	pool := postgrestest.Open(t, postgres.Config{Params: saga.SessionParams(), MaxConns: 4},
 		postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()},
 		postgres.MigrationSet{Owner: "consumer", FS: consumer.Migrations()},
 		postgres.MigrationSet{Owner: "saga", FS: saga.Migrations()})
-	if err != nil {
-		t.Fatal(err)
-	}
 	engine, err := saga.NewEngine(pool, saga.EngineConfig{Logger: slog.New(slog.DiscardHandler)}, trip)
 	if err != nil {
 		t.Fatal(err)

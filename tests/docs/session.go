@@ -63,8 +63,9 @@ func openSession(ctx context.Context, root, dir, binary string, where addresses)
 		"PATH="+filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"),
 		"COUNTERMAND_HTTP_ADDR=127.0.0.1:0", "COUNTERMAND_ADMIN_ADDR=127.0.0.1:0", // for dev processes of the page
 	), insideEnv+"=1", "MAKEFLAGS=", "MAKELEVEL=", "MFLAGS=",
-		// Without it every copy is compiled anew, for its path is in what is compiled.
-		"GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -trimpath"))
+		// Without -trimpath every copy is compiled anew, for its path is in what is
+		// compiled. What only debuggers need is not linked.
+		"GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -trimpath -ldflags=-w"))
 	s.shell.ExtraFiles = []*os.File{told} // descriptor 3
 	s.shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	s.shell.WaitDelay = 10 * time.Second

@@ -17,6 +17,7 @@ type result struct {
 	id      string
 	status  string
 	code    string
+	triage  string // what a model said of its note, or why none was asked
 	took    time.Duration
 	problem error // the request or the product misbehaved
 }
@@ -42,6 +43,13 @@ type operation struct {
 	Error  struct {
 		Code string `json:"code"`
 	} `json:"error"`
+	Steps []struct {
+		Name   string `json:"name"`
+		Status string `json:"status"`
+	} `json:"steps"`
+	Result struct {
+		Triage string `json:"triage"`
+	} `json:"result"`
 }
 
 // place posts the order, with all its copies at once, and follows it to its end.
@@ -52,7 +60,7 @@ func (c *client) place(ctx context.Context, o order) result {
 	errs := make([]error, o.kind.copies)
 	var wait sync.WaitGroup
 	for i := range o.kind.copies {
-		wait.Go(func() { ids[i], errs[i] = c.post(ctx, "/v1/orders", o.key, o.body) })
+		wait.Go(func() { ids[i], errs[i] = c.post(ctx, o.kind.path(), o.key, o.body) })
 	}
 	wait.Wait()
 	for i := range ids {
@@ -66,11 +74,16 @@ func (c *client) place(ctx context.Context, o order) result {
 		}
 	}
 	r.id = ids[0]
-	op, err := c.follow(ctx, r.id)
+	follow := c.follow
+	if o.kind.note != "" {
+		follow = c.followReviewed
+	}
+	op, err := follow(ctx, r.id)
 	if err != nil {
 		r.problem = err
 		return r
 	}
+	r.triage = op.Result.Triage
 	r.status, r.code = op.Status, op.Error.Code
 	r.took = time.Since(begin)
 	if r.status != o.kind.status || r.code != o.kind.code {
@@ -102,6 +115,26 @@ func (c *client) follow(ctx context.Context, id string) (op operation, err error
 		err = c.call(ctx, http.MethodGet, "/v1/operations/"+id, nil, map[string]string{"Prefer": "wait=20"}, http.StatusOK, &op)
 		if err != nil || op.Done || op.Status == "stuck" {
 			return op, err
+		}
+	}
+}
+
+// followReviewed follows an order that may need a person, and approves it when it waits
+// for that.
+func (c *client) followReviewed(ctx context.Context, id string) (op operation, err error) {
+	for {
+		op = operation{}
+		err = c.call(ctx, http.MethodGet, "/v1/operations/"+id, nil, map[string]string{"Prefer": "wait=1"}, http.StatusOK, &op)
+		if err != nil || op.Done || op.Status == "stuck" {
+			return op, err
+		}
+		for _, step := range op.Steps {
+			if step.Name != "decision" || step.Status != "running" {
+				continue
+			}
+			if _, err := c.post(ctx, "/v1/reviews/"+id+"/decision", "decision-"+id, []byte(`{"approved":true,"by":"demo"}`)); err != nil {
+				return op, err
+			}
 		}
 	}
 }

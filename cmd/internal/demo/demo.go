@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -98,9 +99,12 @@ func (d *demo) play(ctx context.Context) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
+	if err := d.allow(ctx); err != nil {
+		return Report{}, err
+	}
 	all := orders(d.Orders, d.Seed)
 	c := newClient(d.children[wire.Gateway].ready.HTTP, 4*d.Clients)
-	d.Say("\nplacing %d orders: some are declined, some repeated, some returned, some out of stock (seed %d)", d.Orders, d.Seed)
+	d.Say("\nplacing %d orders: some are declined, some repeated, some returned, some out of stock,\n  some with a note that a model reads (seed %d)", d.Orders, d.Seed)
 
 	var (
 		results = make([]result, len(all))
@@ -150,6 +154,10 @@ func (d *demo) play(ctx context.Context) (Report, error) {
 	elapsed := time.Since(begin)
 	report := summarise(results, elapsed)
 	report.Killed = killed
+	d.Say("\nauditing the databases of the services")
+	if err := a.calls(ctx, &report); err != nil {
+		return report, err
+	}
 	stockOK, moneyOK, duplicates, problems, err := a.check(ctx, before, len(all))
 	if err != nil {
 		return report, err
@@ -160,8 +168,8 @@ func (d *demo) play(ctx context.Context) (Report, error) {
 	return report, nil
 }
 
-// chaos kills a participant after a third of the orders and the engine after two
-// thirds, without warning, and starts them again.
+// chaos kills a participant after a third of the orders, what calls models after a half
+// and the engine after two thirds, without warning, and starts them again.
 func (d *demo) chaos(ctx context.Context, ended *atomic.Int64, killed *[]string) error {
 	for _, act := range []struct {
 		role  string
@@ -169,6 +177,7 @@ func (d *demo) chaos(ctx context.Context, ended *atomic.Int64, killed *[]string)
 		down  time.Duration
 	}{
 		{wire.Inventory, int64(d.Orders / 3), time.Second},
+		{wire.AI, int64(d.Orders / 2), 300 * time.Millisecond},
 		{wire.Engine, int64(2 * d.Orders / 3), 200 * time.Millisecond},
 	} {
 		for ended.Load() < act.after {
@@ -213,6 +222,18 @@ func summarise(results []result, elapsed time.Duration) Report {
 			r.Invariants.Terminal = false
 			if len(r.Problems) < 20 {
 				r.Problems = append(r.Problems, "terminal: "+result.problem.Error())
+			}
+			continue
+		}
+		switch result.triage {
+		case "":
+		case "harmless":
+			r.AI.Triaged++
+		default: // so that a person was asked, who is not fast
+			if strings.HasPrefix(result.triage, "unread") {
+				r.AI.Unread++
+			} else {
+				r.AI.Triaged++
 			}
 			continue
 		}

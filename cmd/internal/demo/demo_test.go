@@ -38,7 +38,7 @@ func TestSharesAddUp(t *testing.T) {
 }
 
 func TestReportIsNotOKWhenSomethingIsBroken(t *testing.T) {
-	good := Report{Invariants: Invariants{Stock: true, Money: true, Terminal: true}}
+	good := Report{Invariants: Invariants{Stock: true, Money: true, Terminal: true, AI: true}}
 	if !good.OK() {
 		t.Error("a good report is not OK")
 	}
@@ -46,6 +46,7 @@ func TestReportIsNotOKWhenSomethingIsBroken(t *testing.T) {
 		"stock":      func(r *Report) { r.Invariants.Stock = false },
 		"money":      func(r *Report) { r.Invariants.Money = false },
 		"terminal":   func(r *Report) { r.Invariants.Terminal = false },
+		"ai":         func(r *Report) { r.Invariants.AI = false },
 		"duplicates": func(r *Report) { r.Duplicates = 1 },
 		"stuck":      func(r *Report) { r.Stuck = 1 },
 	} {
@@ -62,8 +63,14 @@ func TestSummariseTellsProblems(t *testing.T) {
 		{status: "completed", took: 10 * time.Millisecond},
 		{status: "compensated", took: 20 * time.Millisecond},
 		{problem: errors.New("it answered 500")},
+		{status: "completed", took: time.Second, triage: "fraud"},
+		{status: "completed", took: time.Second, triage: "unread: call_uncertain"},
+		{status: "completed", took: 10 * time.Millisecond, triage: "harmless"},
 	}, time.Second)
-	if r.Completed != 1 || r.Compensated != 1 || r.Invariants.Terminal || len(r.Problems) != 1 || r.OrdersPerSecond != 3 {
+	if r.AI.Triaged != 2 || r.AI.Unread != 1 || r.LatencyMS.P99 > 50 {
+		t.Errorf("%d notes were read, and the time of people counts: %+v", r.AI.Triaged, r.LatencyMS)
+	}
+	if r.Completed != 4 || r.Compensated != 1 || r.Invariants.Terminal || len(r.Problems) != 1 || r.OrdersPerSecond != 6 {
 		t.Errorf("report %+v", r)
 	}
 }

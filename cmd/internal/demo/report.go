@@ -20,6 +20,7 @@ type Report struct {
 	LatencyMS       Percentiles `json:"latency_ms"`
 	OrdersPerSecond float64     `json:"orders_per_second"`
 	Killed          []string    `json:"killed"`
+	AI              AI          `json:"ai"`
 }
 
 // Invariants are what must hold whatever was killed.
@@ -32,11 +33,24 @@ type Invariants struct {
 	Money bool `json:"money"`
 	// Terminal: every accepted order ended as it had to.
 	Terminal bool `json:"terminal"`
+	// AI: the ledger has one row for every call of a model that was made, and none for
+	// others; no budget was exceeded, and nothing stays reserved but for calls of which
+	// nobody knows what they have cost.
+	AI bool `json:"ai"`
+}
+
+// AI is what the notes of orders have come to.
+type AI struct {
+	Triaged   int    `json:"triaged"`   // notes that a model has read
+	Unread    int    `json:"unread"`    // and that none could, so that a person did
+	Calls     int    `json:"calls"`     // that sagas have asked for
+	Uncertain int    `json:"uncertain"` // of which nobody knows whether they were made
+	CostUSD   string `json:"cost_usd"`
 }
 
 // OK reports whether the run shows what it should.
 func (r Report) OK() bool {
-	return r.Invariants.Stock && r.Invariants.Money && r.Invariants.Terminal && r.Duplicates == 0 && r.Stuck == 0
+	return r.Invariants.Stock && r.Invariants.Money && r.Invariants.Terminal && r.Invariants.AI && r.Duplicates == 0 && r.Stuck == 0
 }
 
 // Percentiles of the time from an order's request to its end, in milliseconds.

@@ -34,7 +34,7 @@ func newAsking(models *aiRoute, prompts *prompt.Store) *asking {
 }
 
 // plan reads a request as the route does.
-func (a *asking) plan(format aiwire.Format, tenant, model string, data []byte) (*upstream.Plan, error) {
+func (a *asking) plan(format aiwire.Format, caller ai.Caller, model string, data []byte) (*route.Inside, error) {
 	object, err := body.Parse(data)
 	if err != nil {
 		return nil, aiwire.Invalid("", err.Error())
@@ -42,20 +42,20 @@ func (a *asking) plan(format aiwire.Format, tenant, model string, data []byte) (
 	if object.Get("stream").Bool() {
 		return nil, aiwire.Invalid("stream", "The answer cannot come in parts here.")
 	}
-	return a.models.Plan(upstream.Request{Format: format, Model: model, Tenant: tenant, Body: object})
+	return a.models.Inside(route.Call{Request: upstream.Request{Format: format, Model: model, Tenant: caller.Tenant, Body: object}, Caller: caller})
 }
 
 // completions asks for chat completions on behalf of prompts.
 type completions struct{ *asking }
 
 // Plan implements [prompt.Model].
-func (c completions) Plan(tenant, model string, data []byte) (prompt.Asking, error) {
-	plan, err := c.plan(aiwire.Chat, tenant, model, data)
+func (c completions) Plan(caller ai.Caller, model string, data []byte) (prompt.Asking, error) {
+	plan, err := c.plan(aiwire.Chat, caller, model, data)
 	if err != nil {
 		return prompt.Asking{}, err
 	}
 	return prompt.Asking{Targets: plan.Targets, Most: plan.Most, Do: func(ctx context.Context, r *budget.Reservation) (prompt.Answered, error) {
-		answer, err := plan.Do(ctx, reserved{r})
+		answer, err := plan.Do(ctx, r)
 		if err != nil {
 			return prompt.Answered{}, err
 		}
@@ -64,22 +64,10 @@ func (c completions) Plan(tenant, model string, data []byte) (prompt.Asking, err
 	}}, nil
 }
 
-// reserved makes a reservation of the budgets one of the upstreams.
-type reserved struct{ *budget.Reservation }
-
-// Dispatch implements [upstream.Reservation].
-func (r reserved) Dispatch(ctx context.Context, model ai.Model) (upstream.Attempt, error) {
-	a, err := r.Reservation.Dispatch(ctx, model)
-	if err != nil {
-		return nil, err
-	}
-	return a, nil
-}
-
 // Plan implements [participant.Caller].
 func (a *asking) Plan(ctx context.Context, q aievents.CompleteRequest) (participant.Plan, error) {
 	if q.Prompt != "" {
-		ready, err := a.runner.Prepare(ctx, q.Caller.Tenant, q.Prompt, q.Variables)
+		ready, err := a.runner.Prepare(ctx, ai.Caller(q.Caller), q.Prompt, q.Variables)
 		if err != nil {
 			return participant.Plan{}, failureOf(err)
 		}
@@ -97,12 +85,12 @@ func (a *asking) Plan(ctx context.Context, q aievents.CompleteRequest) (particip
 		return participant.Plan{}, &participant.Failure{Code: aievents.CallRefused, Message: "body: " + err.Error()}
 	}
 	object.SetText("model", q.Model)
-	plan, err := a.plan(format, q.Caller.Tenant, q.Model, object.Bytes())
+	plan, err := a.plan(format, ai.Caller(q.Caller), q.Model, object.Bytes())
 	if err != nil {
 		return participant.Plan{}, failureOf(err)
 	}
 	return participant.Plan{Targets: plan.Targets, Most: plan.Most, Do: func(ctx context.Context, r *budget.Reservation) (participant.Answer, error) {
-		answer, err := plan.Do(ctx, reserved{r})
+		answer, err := plan.Do(ctx, r)
 		if err != nil {
 			return participant.Answer{}, failureOf(err)
 		}

@@ -31,7 +31,17 @@ type BrokerConfig struct {
 	Name    string
 	NATSURL string
 	Kafka   kafkabroker.Config
+	// Durability is what a message survives once the broker has acknowledged it: fsync,
+	// replicated or memory; empty: nobody has said.
+	Durability string
 }
+
+// Classes of durability.
+const (
+	durableFsync      = "fsync"
+	durableReplicated = "replicated"
+	durableMemory     = "memory"
+)
 
 // kafkaReplicas is what a topic has by default in production: one may be lost and
 // another one restarted without losing a message.
@@ -48,6 +58,16 @@ func BrokerFromEnvironment(embedded bool) (BrokerConfig, error) {
 		c.Kafka = v.kafka(embedded)
 	case !embedded:
 		c.NATSURL = v.required("NATS_URL", "the NATS server, such as nats://127.0.0.1:4222")
+	}
+	switch {
+	case os.Getenv("COUNTERMAND_DURABILITY") != "":
+		c.Durability = v.oneOf("COUNTERMAND_DURABILITY", durableFsync, durableReplicated, durableMemory)
+	case c.Name == Kafka && c.Kafka.Replicas > 1:
+		c.Durability = durableReplicated
+	case c.Name == Kafka:
+		c.Durability = durableMemory // Kafka syncs later
+	case embedded:
+		c.Durability = durableFsync
 	}
 	return c, errors.Join(v.errs...)
 }
@@ -185,7 +205,9 @@ func newBroker(l lifecycle, config Config, process *Process) (b broker.Broker, e
 	if err != nil {
 		return nil, err
 	}
-	process.Health.Add("broker/"+config.Role, b.Ping)
+	if config.Role != Gateway { // which may serve without it
+		process.Health.Add("broker/"+config.Role, b.Ping)
+	}
 	return b, nil
 }
 

@@ -79,7 +79,10 @@ func FromEnvironment(role string) (Config, error) {
 	if c.Consumer, err = ConsumerFromEnvironment(); err != nil {
 		v.errs = append(v.errs, err)
 	}
-	c.AIFile, c.AICallEvents = os.Getenv("COUNTERMAND_AI"), AICallEventsFromEnvironment()
+	c.AIFile = os.Getenv("COUNTERMAND_AI")
+	if c.AICallEvents, err = AICallEventsFromEnvironment(); err != nil {
+		v.errs = append(v.errs, err)
+	}
 	if role == Gateway {
 		c.AIDatabaseURL = v.optional("COUNTERMAND_AI_DATABASE_URL")
 		c.RoutesFile = os.Getenv("COUNTERMAND_ROUTES")
@@ -157,7 +160,11 @@ func EdgeFromEnvironment() (EdgeConfig, error) {
 }
 
 // AICallEventsFromEnvironment reads whether there is an event about every AI call.
-func AICallEventsFromEnvironment() bool { return os.Getenv("COUNTERMAND_AI_CALL_EVENTS") != "false" }
+func AICallEventsFromEnvironment() (bool, error) {
+	v := variables{}
+	told := v.oneOf("COUNTERMAND_AI_CALL_EVENTS", "true", "false") == "true"
+	return told, errors.Join(v.errs...)
+}
 
 // ConsumerConfig is how services take commands in.
 type ConsumerConfig struct {

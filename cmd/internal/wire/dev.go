@@ -156,10 +156,14 @@ func StartDev(ctx context.Context, config DevConfig) (_ *Dev, err error) {
 	if err != nil {
 		return nil, err
 	}
+	callEvents, err := AICallEventsFromEnvironment()
+	if err != nil {
+		return nil, err
+	}
 	upstreams := make(map[string]string)
 	for _, role := range Roles() {
 		c := Config{
-			Role: role, DatabaseURL: d.servers.Databases[role], Broker: config.Broker, Consumer: consumers, AICallEvents: AICallEventsFromEnvironment(), Secret: []byte(d.servers.Secrets.Operations),
+			Role: role, DatabaseURL: d.servers.Databases[role], Broker: config.Broker, Consumer: consumers, AICallEvents: callEvents, Secret: []byte(d.servers.Secrets.Operations),
 			HTTPAddr: "127.0.0.1:0", RoutesFile: config.RoutesFile, AIFile: config.AIFile,
 			Lookup: func(name string) (string, bool) {
 				if value, ok := os.LookupEnv(name); ok {

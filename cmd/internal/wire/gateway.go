@@ -21,6 +21,7 @@ import (
 	"github.com/countermand/countermand/platform/admin"
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/gateway"
+	"github.com/countermand/countermand/platform/gateway/intake"
 	"github.com/countermand/countermand/platform/gateway/reload"
 	"github.com/countermand/countermand/platform/saga"
 	"github.com/countermand/countermand/platform/webhook"
@@ -31,7 +32,7 @@ var shopRoutes []byte
 
 func gatewayGraph() fx.Option {
 	return fx.Options(
-		fx.Provide(loadTable, newCommitter, saga.NewReader, openStore, newKeys, newWebhooks, newGateway, newLoader, newMoney, newAI),
+		fx.Provide(loadTable, newCommitter, saga.NewReader, openStore, newIntake, newKeys, newWebhooks, newGateway, newLoader, newMoney, newAI),
 		fx.Invoke(runWebhooks, runGateway),
 	)
 }
@@ -186,7 +187,7 @@ func newCommitter(l lifecycle, b broker.Broker) *broker.Committer {
 }
 
 func newGateway(
-	config Config, process *Process, table loaded, committer *broker.Committer, b broker.Broker, reader *saga.Reader, keys keyFinder, hooks *webhook.Store,
+	config Config, process *Process, table loaded, committer *broker.Committer, b broker.Broker, reader *saga.Reader, keys keyFinder, hooks *webhook.Store, in *intake.Intake,
 ) (*gateway.Gateway, error) {
 	messages, err := AsyncAPI(asyncapi.Broker(config.Broker.Name), Gateway)
 	if err != nil {
@@ -197,11 +198,22 @@ func newGateway(
 	if hooks != nil {
 		resources, described = hooks.Resources(config.Webhooks.Anonymous), [][]byte{webhook.OpenAPI()}
 	}
-	return gateway.New(
-		gateway.Config{Secret: config.Secret, Hosts: config.Edge.Hosts, AsyncAPI: messages, Registerer: process.Registry, Logger: process.Logger},
-		table.Table,
-		gateway.Deps{Publisher: committer, Operations: operations{reader}, Lookup: b.Lookup, Keys: keys, Source: b, Resources: resources, Described: described},
-	)
+	settings := gateway.Config{
+		Secret: config.Secret, Hosts: config.Edge.Hosts, AsyncAPI: messages, Durability: config.Broker.Durability,
+		Registerer: process.Registry, Logger: process.Logger,
+	}
+	deps := gateway.Deps{
+		Publisher: committer, Operations: operations{reader}, Lookup: b.Lookup, Keys: keys, Source: b, Resources: resources, Described: described,
+	}
+	if in != nil {
+		deps.Intake = in
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if settings.IntakeDurability, err = in.Durability(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return gateway.New(settings, table.Table, deps)
 }
 
 // runGateway ensures the topics that commands and signals go to, follows outcomes and serves.
@@ -220,6 +232,11 @@ func runGateway(l lifecycle, config Config, process *Process, b broker.Broker, g
 		OnStart: func(ctx context.Context) error { return b.Ensure(ctx, topics...) },
 		OnStop:  g.Close, // after the server, which is stopped before what was started earlier
 	})
+	if table.AcceptsByOutbox() {
+		process.Health.Note("broker/"+Gateway, b.Ping)
+	} else {
+		process.Health.Add("broker/"+Gateway, b.Ping)
+	}
 	l.run("routes", loader.Run)
 	loader.Register(process.Admin, admin.Protect)
 	l.run("outcomes", func(ctx context.Context) error { return followOutcomes(ctx, process, b, g) })

@@ -9,6 +9,7 @@ import (
 	"github.com/countermand/countermand/platform/ai/prompt"
 	"github.com/countermand/countermand/platform/apikey"
 	"github.com/countermand/countermand/platform/consumer"
+	"github.com/countermand/countermand/platform/gateway/intake"
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/postgres"
 	"github.com/countermand/countermand/platform/saga"
@@ -24,6 +25,8 @@ func migrations(role string) []postgres.MigrationSet {
 	if role == Gateway {
 		return []postgres.MigrationSet{
 			{Owner: "apikey", FS: apikey.Migrations()},
+			{Owner: "outbox", FS: outbox.Migrations()},
+			{Owner: "intake", FS: intake.Migrations()},
 			{Owner: "consumer", FS: consumer.Migrations()},
 			{Owner: "webhook", FS: webhook.Migrations()},
 		}

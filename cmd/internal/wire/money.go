@@ -110,8 +110,12 @@ func runAI(l lifecycle, config Config, process *Process, pool *pgxpool.Pool, b b
 	}))
 	operate.Register(process.Admin, operate.Config{Keeper: m.Keeper, Prices: m.Prices, Prompts: m.Prompts, Protect: admin.Protect, Logger: process.Logger})
 	service := newAIParticipant(process, pool, send.Relay.Wake, m, models)
+	check, err := payloadCheck(config)
+	if err != nil {
+		return err
+	}
 	commands, err := consumer.NewCommands(pool, consumer.CommandsConfig{
-		Name: AI, Wake: send.Relay.Wake, Replies: send.Dispatcher, Window: config.Consumer.InboxWindow, Logger: process.Logger,
+		Name: AI, Wake: send.Relay.Wake, Replies: send.Dispatcher, Window: config.Consumer.InboxWindow, Logger: process.Logger, Check: check,
 	}, service.Handlers()...)
 	if err != nil {
 		return err

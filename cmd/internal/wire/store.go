@@ -11,7 +11,11 @@ import (
 
 	"github.com/countermand/countermand/platform/admin"
 	"github.com/countermand/countermand/platform/apikey"
+	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/gateway"
+	"github.com/countermand/countermand/platform/gateway/intake"
+	"github.com/countermand/countermand/platform/outbox"
+	"github.com/countermand/countermand/platform/outbox/operate"
 	"github.com/countermand/countermand/platform/postgres"
 )
 
@@ -37,9 +41,27 @@ func openStore(l lifecycle, config Config, process *Process) (gatewayStore, erro
 		pool.Close()
 		return gatewayStore{}, fmt.Errorf("the gateway's own database: %w", err)
 	}
+	if err := outbox.CheckSequence(ctx, pool); err != nil {
+		pool.Close()
+		return gatewayStore{}, fmt.Errorf("the gateway's own database: %w", err)
+	}
 	process.Health.Add("postgres/"+GatewayStore, pool.Ping)
 	l.Hooks.Append(fx.StopHook(pool.Close))
 	return gatewayStore{pool}, nil
+}
+
+// newIntake makes what takes commands while the broker is away, and what publishes them
+// from the gateway's own database then; nil when it has none.
+func newIntake(l lifecycle, process *Process, store gatewayStore, b broker.Broker) *intake.Intake {
+	if store.Pool == nil {
+		return nil
+	}
+	relay := outbox.NewRelay(store.Pool, b, outbox.RelayConfig{Name: Gateway, Logger: process.Logger, Metrics: process.Registry})
+	process.Messaging.AddOutbox(operate.New(Gateway, store.Pool, relay))
+	in := intake.New(store.Pool, relay.Wake, process.Logger)
+	l.run("relay", relay.Run)
+	l.run("intake", in.Run)
+	return in
 }
 
 // keyFinder tells the gateway whose an API key is.

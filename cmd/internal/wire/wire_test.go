@@ -126,8 +126,9 @@ func TestEnvironment(t *testing.T) {
 		}
 		t.Setenv("COUNTERMAND_INBOX_WINDOW", "0s")
 		t.Setenv("COUNTERMAND_CHECK_PAYLOADS", "perhaps")
+		t.Setenv("COUNTERMAND_AI_CALL_EVENTS", "no")
 		_, err := FromEnvironment(Order)
-		for _, name := range []string{"COUNTERMAND_INBOX_WINDOW", "COUNTERMAND_CHECK_PAYLOADS"} {
+		for _, name := range []string{"COUNTERMAND_INBOX_WINDOW", "COUNTERMAND_CHECK_PAYLOADS", "COUNTERMAND_AI_CALL_EVENTS"} {
 			if err == nil || !strings.Contains(err.Error(), name) {
 				t.Errorf("error does not name %s: %v", name, err)
 			}
@@ -235,6 +236,32 @@ func TestBrokerEnvironment(t *testing.T) {
 		}
 		if err != nil && strings.Contains(err.Error(), "hush") {
 			t.Errorf("the error tells a value that may be secret: %v", err)
+		}
+	})
+	t.Run("what an ack is worth is stated, or known", func(t *testing.T) {
+		for _, one := range []struct {
+			set      map[string]string
+			embedded bool
+			want     string
+		}{
+			{map[string]string{"NATS_URL": "nats://n:4222"}, false, ""},
+			{map[string]string{"NATS_URL": "nats://n:4222", "COUNTERMAND_DURABILITY": "replicated"}, false, "replicated"},
+			{nil, true, "fsync"},
+			{map[string]string{"COUNTERMAND_BROKER": "kafka", "KAFKA_BROKERS": "a:9092"}, false, "replicated"},
+			{map[string]string{"COUNTERMAND_BROKER": "kafka", "KAFKA_BROKERS": "a:9092"}, true, "memory"},
+		} {
+			clear(t)
+			t.Setenv("COUNTERMAND_DURABILITY", "")
+			for name, value := range one.set {
+				t.Setenv(name, value)
+			}
+			if c, err := BrokerFromEnvironment(one.embedded); err != nil || c.Durability != one.want {
+				t.Errorf("%v, embedded %t: %q, %v", one.set, one.embedded, c.Durability, err)
+			}
+		}
+		t.Setenv("COUNTERMAND_DURABILITY", "eternal")
+		if _, err := BrokerFromEnvironment(true); err == nil || !strings.Contains(err.Error(), "fsync or replicated or memory") {
+			t.Errorf("error = %v", err)
 		}
 	})
 	t.Run("a broker that is none is an error", func(t *testing.T) {

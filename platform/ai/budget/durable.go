@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -18,8 +19,6 @@ import (
 type durable struct {
 	holder uuid.UUID
 	fence  func(ctx context.Context, tx pgx.Tx) error
-	// What attempts have cost, and may have, that are in the books from before.
-	cost, committed ai.NanoUSD
 }
 
 // Hold puts by, in tx, what wants of the caller's budgets, under an id of the caller's
@@ -76,8 +75,8 @@ func (k *Keeper) Unhold(ctx context.Context, tx pgx.Tx, id uuid.UUID) (bool, err
 // [Reservation.Store], in a transaction of whoever stores the answer. Closing it gives
 // nothing back; [Keeper.Unhold] does.
 //
-// A call may be resumed again: its attempts go on where those in the books end, and its
-// cap holds for all of them. fence is run in the transaction that stores an attempt,
+// A call whose attempts were released may be resumed again: their numbers go on where
+// those in the books end. fence is run in the transaction that stores an attempt,
 // before it is sent. Its error keeps the attempt from being sent: whoever makes the call
 // has others make it when it seems dead, and must not send anything after that.
 func (k *Keeper) Resume(ctx context.Context, holder uuid.UUID, call Call, fence func(ctx context.Context, tx pgx.Tx) error) (*Reservation, error) {
@@ -88,10 +87,7 @@ func (k *Keeper) Resume(ctx context.Context, holder uuid.UUID, call Call, fence 
 		call.ID = ai.NewCallID()
 	}
 	r := &Reservation{keeper: k, call: call, durable: &durable{holder: holder, fence: fence}}
-	err := k.pool.QueryRow(ctx, `
-		select coalesce(max(attempt), 0), least(coalesce(sum(cost) filter (where state = 'settled'), 0), 9223372036854775807)::bigint,
-			least(coalesce(sum(case state when 'settled' then cost when 'released' then 0 else most end), 0), 9223372036854775807)::bigint
-		from ai_attempt where call_id = $1`, uuid.UUID(call.ID)).Scan(&r.last, &r.durable.cost, &r.durable.committed)
+	err := k.pool.QueryRow(ctx, "select coalesce(max(attempt), 0) from ai_attempt where call_id = $1", uuid.UUID(call.ID)).Scan(&r.last)
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -219,6 +215,14 @@ func (k *Keeper) Amounts(ctx context.Context, tx pgx.Tx, call Call) (map[Unit]in
 		return nil, k.refuse(err)
 	}
 	return map[Unit]int64{USD: int64(most), Tokens: call.Most.Total(), Requests: 1}, nil
+}
+
+// Sent reports whether an attempt of this reservation was not released, so that the
+// provider has done its work or may have.
+func (r *Reservation) Sent() bool {
+	r.keeper.mu.Lock()
+	defer r.keeper.mu.Unlock()
+	return slices.ContainsFunc(r.attempts, func(a *Attempt) bool { return a.state != released })
 }
 
 // Uncertain reports whether an attempt of this reservation is uncertain, whatever the

@@ -15,6 +15,7 @@ import (
 	"github.com/countermand/countermand/platform/embedded/embeddedtest"
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/postgres"
+	"github.com/countermand/countermand/platform/postgres/postgrestest"
 )
 
 func TestMain(m *testing.M) { embeddedtest.Main(m) }
@@ -29,16 +30,8 @@ type rig struct {
 
 func setup(t *testing.T) *rig {
 	t.Helper()
-	pool, err := postgres.Open(t.Context(), postgres.Config{URL: embeddedtest.Postgres(t), MaxConns: 20})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	err = postgres.Migrate(t.Context(), pool,
+	pool := postgrestest.Open(t, postgres.Config{MaxConns: 20},
 		postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()}, postgres.MigrationSet{Owner: "ai_budget", FS: budget.Migrations()})
-	if err != nil {
-		t.Fatal(err)
-	}
 	prices, err := price.New(price.Overlay{})
 	if err != nil {
 		t.Fatal(err)

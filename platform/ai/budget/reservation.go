@@ -59,13 +59,10 @@ type part struct {
 // ID returns the id of the call.
 func (r *Reservation) ID() ai.CallID { return r.call.ID }
 
-// Cost returns what the attempts of the call have cost that were settled so far.
+// Cost returns what the attempts have cost that were settled so far.
 func (r *Reservation) Cost() (total ai.NanoUSD) {
 	r.keeper.mu.Lock()
 	defer r.keeper.mu.Unlock()
-	if r.durable != nil {
-		total = r.durable.cost
-	}
 	for _, a := range r.attempts {
 		total = total.Plus(a.cost)
 	}
@@ -185,9 +182,6 @@ func (r *Reservation) begin(ctx context.Context, model ai.Model) (*Attempt, erro
 	}
 	if limit := r.call.Cap; limit > 0 {
 		committed := a.most
-		if r.durable != nil {
-			committed = committed.Plus(r.durable.committed)
-		}
 		for _, earlier := range r.attempts {
 			committed = committed.Plus(earlier.committed())
 		}

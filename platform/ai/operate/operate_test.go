@@ -17,22 +17,15 @@ import (
 	"github.com/countermand/countermand/platform/embedded/embeddedtest"
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/postgres"
+	"github.com/countermand/countermand/platform/postgres/postgrestest"
 )
 
 func TestMain(m *testing.M) { embeddedtest.Main(m) }
 
 func TestTheAPIAnswersAsItsContractSays(t *testing.T) {
 	t.Parallel()
-	pool, err := postgres.Open(t.Context(), postgres.Config{URL: embeddedtest.Postgres(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	err = postgres.Migrate(t.Context(), pool, postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()},
+	pool := postgrestest.Open(t, postgres.Config{}, postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()},
 		postgres.MigrationSet{Owner: "ai_budget", FS: budget.Migrations()}, postgres.MigrationSet{Owner: "ai_prompt", FS: prompt.Migrations()})
-	if err != nil {
-		t.Fatal(err)
-	}
 	prices, err := price.New(price.Overlay{})
 	if err != nil {
 		t.Fatal(err)

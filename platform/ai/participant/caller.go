@@ -27,7 +27,7 @@ type Plan struct {
 	Cap     ai.NanoUSD
 	// Do makes the call on a reservation, with an attempt for each request that leaves.
 	// It returns when all attempts have ended. An error is a *[Failure], a
-	// *[budget.Refusal], or anything else, which is tried again.
+	// *[budget.Refusal], or anything else, which is tried again as a Failure may be.
 	Do func(ctx context.Context, reservation *budget.Reservation) (Answer, error)
 }
 
@@ -45,7 +45,8 @@ type Failure struct { //nolint:errname // it becomes a rejection
 	Code events.Code
 	// Message is shown to the client of the saga.
 	Message string
-	// Again says that trying again may help, and RetryAfter when.
+	// Again says that trying again may help, and RetryAfter when. It is tried again only
+	// if all of its attempts were released.
 	Again      bool
 	RetryAfter time.Duration
 }

@@ -238,7 +238,7 @@ func (p *Participant) end(ctx context.Context, c *claimed, res *budget.Reservati
 			}, nil)
 		}
 		failure, state := p.judge(ctx, c, res, failed)
-		if failure.Again && c.tries < p.config.TriesMax {
+		if failure.Again && state == "released" && c.tries < p.config.TriesMax {
 			pause := max(p.config.RetryAfter<<(c.tries-1), failure.RetryAfter)
 			_, err := tx.Exec(ctx, `
 				update ai_saga_call set state = 'reserved', due_at = clock_timestamp() + $2::interval, claimed_by = null, claimed_until = null
@@ -249,22 +249,24 @@ func (p *Participant) end(ctx context.Context, c *claimed, res *budget.Reservati
 	})
 }
 
-// judge tells what a call ends with that gave no answer.
+// judge tells what a call ends with that gave no answer. Only what was released may be
+// tried again.
 func (p *Participant) judge(ctx context.Context, c *claimed, res *budget.Reservation, failed error) (*Failure, string) {
 	if res != nil && res.Uncertain() {
 		return &Failure{Code: aievents.Uncertain, Message: "nobody knows whether the provider has done the call"}, "uncertain"
 	}
+	state := "released"
+	if res != nil && res.Sent() { // such as an output that no repair has made valid
+		state = "settled"
+	}
 	if refusal, ok := errors.AsType[*budget.Refusal](failed); ok {
-		return rejectionOf(refusal), "released"
+		return rejectionOf(refusal), state
 	}
 	if failure, ok := errors.AsType[*Failure](failed); ok {
-		if res != nil && res.Cost() > 0 { // such as an output that no repair has made valid
-			return failure, "settled"
-		}
-		return failure, "released"
+		return failure, state
 	}
 	p.config.Logger.WarnContext(ctx, "call failed", "call", c.id.String(), "error", failed)
-	return &Failure{Code: aievents.CallUnavailable, Message: "no provider could be had", Again: true}, "released"
+	return &Failure{Code: aievents.CallUnavailable, Message: "no provider could be had", Again: true}, state
 }
 
 // finish sends the reply, gives back what is left, and ends the call.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -119,7 +120,9 @@ func New(overlay Overlay) (*Book, error) {
 func (b *Book) Version() string { return b.version }
 
 // Lookup returns the price of a model at a time. ok is false when it has none: that
-// does not mean that it is free.
+// does not mean that it is free. With an extra (see [ai.Model.With]) it has the price
+// that an overlay states for it or, for a long cache, that of the catalogue: all that
+// goes into the cache is taken for staying long.
 func (b *Book) Lookup(m ai.Model, at time.Time) (p *Price, ok bool) {
 	b.mu.RLock()
 	l, known := b.found[m]
@@ -141,15 +144,45 @@ func (b *Book) Lookup(m ai.Model, at time.Time) (p *Price, ok bool) {
 
 func (b *Book) find(m ai.Model) *listing {
 	name := strings.ToLower(strings.TrimSpace(m.Name))
+	base, extra, _ := strings.Cut(m.Provider, "+")
 	for i := range b.overlay {
-		if e := &b.overlay[i]; e.matches(m.Provider, name) {
+		// What is free is free with all extras.
+		if e := &b.overlay[i]; e.matches(m.Provider, name) || e.Free && e.matches(base, name) {
 			return &listing{m.Provider + "/" + e.Model, e.version, e.prices}
 		}
 	}
-	p := b.providers[m.Provider]
+	p := b.providers[base]
 	if p == nil || name == "" {
 		return nil
 	}
+	switch ai.Extra(extra) {
+	case "":
+		return b.listed(p, name)
+	case ai.LongCache:
+		return b.listed(p, name).longCached()
+	default:
+		return nil
+	}
+}
+
+// longCached returns the listing with what the long cache costs; nil: nobody knows.
+func (l *listing) longCached() *listing {
+	if l == nil {
+		return nil
+	}
+	long := &listing{l.name, l.version, slices.Clone(l.prices)}
+	for i := range long.prices {
+		c := &long.prices[i]
+		if len(c.WriteLong) == 0 {
+			return nil
+		}
+		c.Write = c.WriteLong
+	}
+	return long
+}
+
+// listed finds a model in the catalogue.
+func (b *Book) listed(p *provider, name string) *listing {
 	if l := b.findIn(p, name); l != nil {
 		return l
 	}

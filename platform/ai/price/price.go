@@ -105,6 +105,7 @@ type conditional struct {
 	Input     scale      `json:"input"`
 	Cached    scale      `json:"cached_input"`
 	Write     scale      `json:"cache_write"`
+	WriteLong scale      `json:"cache_write_1h"`
 	Output    scale      `json:"output"`
 	Reasoning scale      `json:"reasoning"`
 	Request   ai.NanoUSD `json:"request"`

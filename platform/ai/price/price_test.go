@@ -53,12 +53,15 @@ func TestCostIsThatOfTheSourcesOwnCalculator(t *testing.T) {
 	if len(sample) < 100 {
 		t.Fatalf("the sample has %d entries", len(sample))
 	}
-	b := book(t, "")
+	b, long := book(t, ""), 0
 	for _, s := range sample {
 		p, ok := b.Lookup(ai.Model{Provider: s.Provider, Name: s.Model}, s.At)
 		if !ok {
 			t.Errorf("%s/%s has no price", s.Provider, s.Model)
 			continue
+		}
+		if s.Usage.CacheWrite > 0 && strings.HasSuffix(s.Provider, "+cache-1h") {
+			long++
 		}
 		if !strings.HasSuffix(p.Model, "/"+s.Matched) {
 			t.Errorf("%s/%s is taken for %s, want %s", s.Provider, s.Model, p.Model, s.Matched)
@@ -66,6 +69,44 @@ func TestCostIsThatOfTheSourcesOwnCalculator(t *testing.T) {
 		// Ours is rounded up to a billionth, theirs is off by what floats are.
 		if got, want := float64(p.Cost(s.Usage)), s.USD*1e9; got < want-0.01 || got > want+1.01+want*1e-9 {
 			t.Errorf("%s/%s at %s: %+v costs %.0f, the source says %.3f", s.Provider, s.Model, s.At, s.Usage, got, want)
+		}
+	}
+	if long == 0 {
+		t.Error("no cache of an hour is in the sample")
+	}
+}
+
+// What an extra costs that no price is known of is not known, whatever its model costs.
+func TestExtrasHaveTheirOwnPrice(t *testing.T) {
+	t.Parallel()
+	b := book(t, `
+prices:
+  - {provider: openai+audio, model: gpt-4o, input: 40, output: 80}
+  - {provider: ollama, model: "*", free: true}
+`)
+	cost := func(provider, model string, extra ai.Extra) ai.NanoUSD {
+		p, ok := b.Lookup(ai.Model{Provider: provider, Name: model}.With(extra), time.Now())
+		if !ok {
+			return -1
+		}
+		return p.Cost(ai.Usage{Input: 1_000_000, CacheWrite: 1_000_000, Output: 1_000_000})
+	}
+	for _, test := range []struct {
+		provider, model string
+		extra           ai.Extra
+		want            ai.NanoUSD
+	}{
+		{"anthropic", "claude-haiku-4-5", "", 7_250_000_000},
+		{"anthropic", "claude-haiku-4-5", ai.LongCache, 8 * ai.USD},
+		{"anthropic", "claude-haiku-4-5", ai.Audio, -1},
+		{"anthropic", "claude-haiku-4-5", ai.HostedTools, -1},
+		{"openai", "gpt-4o-mini", ai.LongCache, -1}, // it has no such cache
+		{"openai", "gpt-4o", ai.Audio, 160 * ai.USD},
+		{"openai", "gpt-4o-mini", ai.Audio, -1},
+		{"ollama", "llama3", ai.Audio, 0},
+	} {
+		if got := cost(test.provider, test.model, test.extra); got != test.want {
+			t.Errorf("%s/%s with %q costs %d, want %d", test.provider, test.model, test.extra, got, test.want)
 		}
 	}
 }

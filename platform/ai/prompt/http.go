@@ -57,7 +57,7 @@ func (h handler) call(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return problem{http.StatusRequestEntityTooLarge, "too_large", "the body has more than " + strconv.Itoa(variablesMax) + " bytes", nil}
 	}
-	ready, err := h.Runner.Prepare(r.Context(), caller.Tenant, r.PathValue("reference"), variables)
+	ready, err := h.Runner.Prepare(r.Context(), caller, r.PathValue("reference"), variables)
 	if err != nil {
 		return err
 	}

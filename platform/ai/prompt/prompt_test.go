@@ -20,6 +20,7 @@ import (
 	"github.com/countermand/countermand/platform/embedded/embeddedtest"
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/postgres"
+	"github.com/countermand/countermand/platform/postgres/postgrestest"
 )
 
 func TestMain(m *testing.M) { embeddedtest.Main(m) }
@@ -30,7 +31,7 @@ type model struct {
 	asked []string
 }
 
-func (m *model) Plan(_, name string, body []byte) (prompt.Asking, error) {
+func (m *model) Plan(_ ai.Caller, name string, body []byte) (prompt.Asking, error) {
 	target := ai.Model{Provider: price.Simulated, Name: name}
 	return prompt.Asking{
 		Targets: []ai.Model{target}, Most: ai.Usage{Input: 100, Output: 50},
@@ -60,16 +61,8 @@ type rig struct {
 
 func setup(t *testing.T) *rig {
 	t.Helper()
-	pool, err := postgres.Open(t.Context(), postgres.Config{URL: embeddedtest.Postgres(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	err = postgres.Migrate(t.Context(), pool,
+	pool := postgrestest.Open(t, postgres.Config{},
 		postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()}, postgres.MigrationSet{Owner: "ai_prompt", FS: prompt.Migrations()})
-	if err != nil {
-		t.Fatal(err)
-	}
 	prices, err := price.New(price.Overlay{})
 	if err != nil {
 		t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 // Model asks models; the router of upstreams is one.
 type Model interface {
 	// Plan looks at the body of a chat completion and tells what it can use.
-	Plan(tenant string, model string, body []byte) (Asking, error)
+	Plan(caller ai.Caller, model string, body []byte) (Asking, error)
 }
 
 // Asking is a chat completion that can be made.
@@ -51,7 +51,7 @@ type Ready struct {
 	Cap     ai.NanoUSD
 
 	runner *Runner
-	tenant string
+	caller ai.Caller
 	prompt *compiled
 	asked  []Message
 	first  Asking
@@ -86,10 +86,10 @@ func (e *OutputError) Error() string {
 	return fmt.Sprintf("the model gave nothing that the output schema allows, asked %d times: %s", e.Attempts, strings.Join(e.Faults, "; "))
 }
 
-// Prepare finds a prompt and fills it in. Its errors are [ErrNotFound],
+// Prepare finds a prompt of the caller's and fills it in. Its errors are [ErrNotFound],
 // [ErrUnavailable], a *[InvalidError], or what the model's planning says.
-func (r *Runner) Prepare(ctx context.Context, tenant, reference string, variables []byte) (*Ready, error) {
-	c, version, err := r.store.compiled(ctx, tenant, reference)
+func (r *Runner) Prepare(ctx context.Context, caller ai.Caller, reference string, variables []byte) (*Ready, error) {
+	c, version, err := r.store.compiled(ctx, caller.Tenant, reference)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +106,7 @@ func (r *Runner) Prepare(ctx context.Context, tenant, reference string, variable
 	if err != nil {
 		return nil, &InvalidError{[]string{err.Error()}}
 	}
-	p := &Ready{Slug: c.Slug, Version: version, Cap: c.cap, runner: r, tenant: tenant, prompt: c, asked: messages}
+	p := &Ready{Slug: c.Slug, Version: version, Cap: c.cap, runner: r, caller: caller, prompt: c, asked: messages}
 	if p.first, err = p.ask(messages); err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ func (p *Ready) ask(messages []Message) (Asking, error) {
 	if err != nil {
 		return Asking{}, err
 	}
-	return p.runner.model.Plan(p.tenant, p.prompt.Model, data)
+	return p.runner.model.Plan(p.caller, p.prompt.Model, data)
 }
 
 // Do calls the prompt on a reservation that was made for it. A model whose output

@@ -16,9 +16,9 @@ import (
 	"github.com/countermand/countermand/platform/ai/budget"
 	"github.com/countermand/countermand/platform/ai/config"
 	"github.com/countermand/countermand/platform/ai/simulated"
-	"github.com/countermand/countermand/platform/embedded/embeddedtest"
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/postgres"
+	"github.com/countermand/countermand/platform/postgres/postgrestest"
 )
 
 func TestWithoutItsDatabaseItIsAwayAndDoesNotDoubtKeys(t *testing.T) {
@@ -40,16 +40,8 @@ func TestWithoutItsDatabaseItIsAwayAndDoesNotDoubtKeys(t *testing.T) {
 // keep starts a keeper of budgets on a database of its own.
 func keep(t *testing.T) *budget.Keeper {
 	t.Helper()
-	pool, err := postgres.Open(t.Context(), postgres.Config{URL: embeddedtest.Postgres(t), MaxConns: 10})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	err = postgres.Migrate(t.Context(), pool,
+	pool := postgrestest.Open(t, postgres.Config{MaxConns: 10},
 		postgres.MigrationSet{Owner: "outbox", FS: outbox.Migrations()}, postgres.MigrationSet{Owner: "ai_budget", FS: budget.Migrations()})
-	if err != nil {
-		t.Fatal(err)
-	}
 	keeper, err := budget.New(pool, budget.Config{Prices: prices(t), Reload: 10 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)

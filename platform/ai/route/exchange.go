@@ -41,13 +41,13 @@ func (x *exchange) run() error {
 	if err := x.guardRequest(); err != nil {
 		return err
 	}
-	if x.h.config.Async != nil && prefersAsync(x.r.Header) {
-		x.h.config.Async(x.w, x.r, x.call)
-		return nil
-	}
 	plan, err := x.h.router.Plan(x.call.Request)
 	if err != nil {
 		return err
+	}
+	if x.h.config.Async != nil && prefersAsync(x.r.Header) {
+		x.h.config.Async(x.w, x.r, x.call)
+		return nil
 	}
 	x.observed.Model(plan.Model)
 	key, cached := x.cached()

@@ -113,9 +113,6 @@ func (h *Handler) Close() {
 	h.hooks.CloseIdleConnections()
 }
 
-// Plan and Do let others than clients make calls: see [upstream.Router.Plan].
-func (h *Handler) Plan(q upstream.Request) (*upstream.Plan, error) { return h.router.Plan(q) }
-
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// A connection may still have the deadline that the request before has left.

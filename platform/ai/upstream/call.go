@@ -175,7 +175,7 @@ func (p *Plan) attempt(ctx context.Context, d *deployment, s slot, reservation R
 		// What this one cannot do, another may.
 		return nil, result{err: refused, again: len(p.candidates) > 1, leave: true, unsent: true}
 	}
-	book, err := reservation.Dispatch(ctx, r.model)
+	book, err := reservation.Dispatch(ctx, r.model.With(p.Extra))
 	if err != nil {
 		s.leave(errUntried)
 		return nil, result{refusal: err}

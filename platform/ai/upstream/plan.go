@@ -29,6 +29,8 @@ type Request struct {
 type Plan struct {
 	// Model is the name of the model in the configuration, so one of a bounded number.
 	Model string
+	// Extra is what the request asks for that the model's own price does not cover.
+	Extra ai.Extra
 	// Targets are what the deployments are called by the price catalogue.
 	Targets []ai.Model
 	// Most is an upper bound of what one attempt uses.
@@ -74,8 +76,9 @@ func (r *Router) Plan(request Request) (*Plan, error) {
 	if err := checkPriced(request.Body); err != nil {
 		return nil, err
 	}
+	p.Extra = extraOf(request.Body)
 	for _, d := range p.candidates {
-		if m := d.priced(d.provider.Provider, d.upstreamName(request.Model, name)); !slices.Contains(p.Targets, m) {
+		if m := d.priced(d.provider.Provider, d.upstreamName(request.Model, name)).With(p.Extra); !slices.Contains(p.Targets, m) {
 			p.Targets = append(p.Targets, m)
 		}
 	}

@@ -28,7 +28,7 @@ const (
 type Broker struct {
 	config     Config
 	addr       net.Addr
-	transport  *kafka.Transport
+	transport  *transport
 	client     *kafka.Client
 	dialer     *kafka.Dialer // of groups, which manage their own connections
 	producer   *producer
@@ -50,9 +50,9 @@ func New(config Config) (*Broker, error) {
 	b := &Broker{
 		config: config,
 		addr:   kafka.TCP(config.Addrs...),
-		transport: &kafka.Transport{
+		transport: &transport{Transport: &kafka.Transport{
 			Dial: config.Dial, DialTimeout: config.Timeout, MetadataTTL: metadataTTL, ClientID: config.ClientID, TLS: config.TLS, SASL: mechanism,
-		},
+		}},
 		dialer: &kafka.Dialer{
 			DialFunc: config.Dial, Timeout: dialTimeout, ClientID: config.ClientID, TLS: config.TLS, SASLMechanism: mechanism,
 		},

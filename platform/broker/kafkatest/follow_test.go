@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/countermand/countermand/platform/follow/followtest"
+	"github.com/countermand/countermand/platform/gateway/streamtest"
 )
 
 func TestFollow(t *testing.T) {
@@ -12,4 +13,8 @@ func TestFollow(t *testing.T) {
 		t.Fatal("another server")
 	}
 	followtest.Run(t, server.Connect(t).Broker, server.Remove)
+}
+
+func TestStreamsGoThroughAnOutage(t *testing.T) {
+	streamtest.Outage(t, newSuiteServer(t))
 }

@@ -17,14 +17,18 @@ import (
 
 // line is the way into one stream. The server stores the batches of a stream one
 // after the other, each at a fixed cost, so what comes while one is on its way
-// waits here and forms the next, whoever it comes from.
+// waits here and forms the next, whoever it comes from. A batch that is worth its cost
+// does not wait for the one before it to be stored: the server gets it meanwhile.
 type line struct {
 	broker *Broker
 
-	mu      sync.Mutex
-	waiting []*parcel
-	busy    bool // somebody leads
-	pace    pace.Pace
+	mu       sync.Mutex
+	waiting  []*parcel
+	letters  int  // of those
+	running  bool // somebody sends what waits
+	underWay int  // atomic batches that are sent and not yet stored
+	pace     pace.Pace
+	news     chan struct{} // capacity 1: enough waits for a batch, or one is stored
 }
 
 // parcel is what one call publishes. Its caller may leave it when its context
@@ -34,9 +38,7 @@ type parcel struct {
 	letters  []letter
 	whole    bool // all letters are to be stored or none
 	receipts []broker.Receipt
-	turn     chan bool // capacity 1: true means to lead, false that the receipts are there
-	leads    bool
-	left     bool
+	done     chan struct{} // closed when the receipts are there
 }
 
 const (
@@ -44,6 +46,8 @@ const (
 	restFactor = 2
 	// full is how many messages make a batch worth its fixed cost at once.
 	full = 128
+	// underWayMax is how many atomic batches are on their way at once.
+	underWayMax = 2
 )
 
 func (b *Broker) line(stream string) *line {
@@ -51,80 +55,134 @@ func (b *Broker) line(stream string) *line {
 	defer b.linesMu.Unlock()
 	l, ok := b.lines[stream]
 	if !ok {
-		l = &line{broker: b, pace: pace.Pace{Factor: restFactor, Max: b.config.RestMax, Full: full}}
+		l = &line{broker: b, pace: pace.Pace{Factor: restFactor, Max: b.config.RestMax, Full: full}, news: make(chan struct{}, 1)}
 		b.lines[stream] = l
 	}
 	return l
 }
 
-// publish stores letters and returns a receipt for each. The first caller to come
-// leads: it sends for all who wait, and then makes the next one lead.
+// publish stores letters and returns a receipt for each.
 func (l *line) publish(ctx context.Context, letters []letter, whole bool) []broker.Receipt {
-	p := &parcel{ctx: ctx, letters: letters, whole: whole, turn: make(chan bool, 1)}
+	p := &parcel{ctx: ctx, letters: letters, whole: whole, done: make(chan struct{})}
+	l.enter(p)
+	select {
+	case <-p.done:
+		return p.receipts
+	case <-ctx.Done():
+	}
+	l.leave(p)
+	receipts := make([]broker.Receipt, len(letters))
+	for i := range letters {
+		receipts[i] = letters[i].receipt(pubAck{}, fmt.Errorf("%w: %w", broker.ErrUnavailable, ctx.Err()))
+	}
+	return receipts
+}
+
+func (l *line) enter(p *parcel) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.waiting = append(l.waiting, p)
-	lead := !l.busy
-	l.busy = true
-	l.mu.Unlock()
-	if !lead {
-		select {
-		case lead = <-p.turn:
-		case <-ctx.Done():
-			if !l.leave(p) {
-				lead = <-p.turn // it leads, and nobody else will
-				break
-			}
-			receipts := make([]broker.Receipt, len(letters))
-			for i := range letters {
-				receipts[i] = letters[i].receipt(pubAck{}, fmt.Errorf("%w: %w", broker.ErrUnavailable, ctx.Err()))
-			}
-			return receipts
+	before := l.letters
+	l.letters += len(p.letters)
+	switch {
+	case !l.running:
+		l.running = true
+		go l.run() // until nothing waits
+	case before < full && l.letters >= full:
+		l.tell()
+	}
+}
+
+// leave takes a parcel out whose caller waits no more, unless it is on its way.
+func (l *line) leave(p *parcel) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at := slices.Index(l.waiting, p); at >= 0 {
+		l.waiting = slices.Delete(l.waiting, at, at+1)
+		l.letters -= len(p.letters)
+	}
+}
+
+// tell wakes the line, if it rests.
+func (l *line) tell() {
+	select {
+	case l.news <- struct{}{}:
+	default:
+	}
+}
+
+// run sends what waits, in the order in which it came, until nothing does.
+func (l *line) run() {
+	for {
+		parcels, atomic := l.next()
+		switch {
+		case parcels == nil:
+			return
+		case !atomic:
+			l.broker.send(parcels, false, nil)
+			deliver(parcels)
+		default:
+			sent := make(chan struct{})
+			go l.sendAtomically(parcels, sent)
+			<-sent // a batch does not overtake another one on the wire
 		}
 	}
-	if lead {
-		l.lead()
-	}
-	return p.receipts
 }
 
-// leave takes a parcel out whose caller waits no more. It reports false when the
-// parcel leads.
-func (l *line) leave(p *parcel) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	p.left = true
-	l.waiting = slices.DeleteFunc(l.waiting, func(other *parcel) bool { return other == p && !p.leads })
-	return !p.leads
-}
-
-// lead sends one batch, the leader's parcel first, and gives the lead away.
-func (l *line) lead() {
-	l.rest()
-	l.mu.Lock()
-	parcels := l.take()
-	l.mu.Unlock()
+func (l *line) sendAtomically(parcels []*parcel, sent chan struct{}) {
 	began := time.Now()
-	atomic := l.broker.send(parcels)
+	l.broker.send(parcels, true, sync.OnceFunc(func() { close(sent) }))
+	deliver(parcels)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if atomic {
-		l.pace.Ended(began, lettersOf(parcels))
-	}
-	for _, p := range parcels[1:] {
-		p.turn <- false
-	}
-	if l.busy = len(l.waiting) > 0; l.busy {
-		l.waiting[0].leads = true
-		l.waiting[0].turn <- true
+	l.underWay--
+	l.pace.Ended(began, lettersOf(parcels))
+	l.tell()
+}
+
+// deliver lets the callers have their receipts.
+func deliver(parcels []*parcel) {
+	for _, p := range parcels {
+		close(p.done)
 	}
 }
 
-// rest waits, on a busy line, until the next batch is worth its fixed cost.
-func (l *line) rest() {
-	l.mu.Lock()
-	rest := l.pace.Rest(lettersOf(l.waiting))
-	l.mu.Unlock()
-	time.Sleep(rest)
+// next waits until the next batch is worth its fixed cost and takes it. It returns
+// none when nothing waits.
+func (l *line) next() (parcels []*parcel, atomic bool) {
+	for {
+		l.mu.Lock()
+		if len(l.waiting) == 0 {
+			l.running = false
+			l.mu.Unlock()
+			return nil, false
+		}
+		rest := l.rest()
+		if rest <= 0 {
+			parcels = l.take()
+			if atomic = l.broker.atomic(parcels); atomic {
+				l.underWay++
+			}
+			l.mu.Unlock()
+			return parcels, atomic
+		}
+		l.mu.Unlock()
+		timer := time.NewTimer(rest)
+		select {
+		case <-l.news:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// rest returns for how long to wait, unless there is news. A second batch goes out only
+// when it is large: it must not take from the next one what makes that worth its cost.
+func (l *line) rest() time.Duration {
+	if l.underWay == underWayMax || l.underWay > 0 && l.letters < full {
+		return time.Hour // there will be news
+	}
+	return l.pace.Rest(l.letters)
 }
 
 func lettersOf(parcels []*parcel) (n int) {
@@ -138,60 +196,63 @@ func lettersOf(parcels []*parcel) (n int) {
 // publish id is in it twice: the server would refuse the batch as a whole.
 func (l *line) take() []*parcel {
 	n, size := 0, 0
-	seen := make(map[string]bool)
+	seen := make(map[string]bool, l.letters)
 	for ; n < len(l.waiting); n++ {
 		p := l.waiting[n]
-		if size += len(p.letters); n > 0 && size > broker.BatchMessagesMax {
+		if n > 0 && size+len(p.letters) > broker.BatchMessagesMax {
 			break
 		}
-		if len(l.waiting) == 1 {
-			continue
-		}
-		twice := false
-		for i := range p.letters {
-			twice = twice || seen[p.letters[i].publishID]
-		}
-		if twice && n > 0 {
-			break
-		}
-		for i := range p.letters {
-			if id := p.letters[i].publishID; id != "" {
-				seen[id] = true
+		if len(l.waiting) > 1 {
+			twice := false
+			for i := range p.letters {
+				twice = twice || seen[p.letters[i].publishID]
+			}
+			if twice && n > 0 {
+				break
+			}
+			for i := range p.letters {
+				if id := p.letters[i].publishID; id != "" {
+					seen[id] = true
+				}
 			}
 		}
+		size += len(p.letters)
 	}
 	parcels := slices.Clone(l.waiting[:n])
 	l.waiting = slices.Delete(l.waiting, 0, n)
+	l.letters -= size
 	return parcels
 }
 
 // send publishes parcels, in one atomic batch if they are large enough together or
 // one of them is a whole. When the server refuses that, each goes by itself: none has
-// to suffer for what another one holds. It reports whether it tried an atomic batch.
-func (b *Broker) send(parcels []*parcel) (atomic bool) {
-	ctx, letters, whole := parcels[0].ctx, parcels[0].letters, parcels[0].whole
+// to suffer for what another one holds. It calls sent when the server has got all of the
+// batch but the message that commits it, or at its end.
+func (b *Broker) send(parcels []*parcel, atomic bool, sent func()) {
+	ctx, letters := parcels[0].ctx, parcels[0].letters
 	if len(parcels) > 1 {
-		ctx, letters = context.Background(), nil
+		ctx, letters = context.Background(), make([]letter, 0, lettersOf(parcels))
 		for _, p := range parcels {
-			letters, whole = append(letters, p.letters...), whole || p.whole
+			letters = append(letters, p.letters...)
 		}
 	}
 	ctx, cancel := b.bound(ctx)
 	defer cancel()
 	var receipts []broker.Receipt
 	var refused error
-	if atomic = b.atomic(letters, whole); atomic {
-		if receipts, refused = b.publishAtomically(ctx, letters); refused == nil {
+	if atomic {
+		defer sent()
+		if receipts, refused = b.publishAtomically(ctx, letters, sent); refused == nil {
 			for _, p := range parcels {
 				p.receipts, receipts = receipts[:len(p.letters):len(p.letters)], receipts[len(p.letters):]
 			}
-			return atomic
+			return
 		}
 	}
 	for _, p := range parcels {
 		tried := len(parcels) == 1 && atomic
-		if !tried && len(parcels) > 1 && b.atomic(p.letters, p.whole) {
-			p.receipts, refused = b.publishAtomically(ctx, p.letters)
+		if !tried && len(parcels) > 1 && b.atomic([]*parcel{p}) {
+			p.receipts, refused = b.publishAtomically(ctx, p.letters, func() {})
 			if refused == nil {
 				continue
 			}
@@ -206,12 +267,12 @@ func (b *Broker) send(parcels []*parcel) (atomic bool) {
 		}
 		p.receipts = b.publishSingly(ctx, p.letters)
 	}
-	return atomic
 }
 
-// atomic reports whether letters go out as one atomic batch.
-func (b *Broker) atomic(letters []letter, whole bool) bool {
-	return len(letters) >= b.config.AtomicFrom || whole && len(letters) > 1
+// atomic reports whether parcels go out as one atomic batch.
+func (b *Broker) atomic(parcels []*parcel) bool {
+	n := lettersOf(parcels)
+	return n >= b.config.AtomicFrom || n > 1 && slices.ContainsFunc(parcels, func(p *parcel) bool { return p.whole })
 }
 
 // separable reports whether the letters of a whole that was refused may go one by one:
@@ -245,8 +306,9 @@ var errNoBatches = errors.New("the server knows no atomic batches")
 // one, the commit, is answered. A batch that the server refuses is not stored;
 // which message is to blame the server does not say: it may be too large, or one
 // whose publish id has been seen. Then they are to go one by one, where each gets
-// an answer of its own.
-func (b *Broker) publishAtomically(ctx context.Context, letters []letter) (receipts []broker.Receipt, refused error) {
+// an answer of its own. sent is called
+// before the commit goes out.
+func (b *Broker) publishAtomically(ctx context.Context, letters []letter, sent func()) (receipts []broker.Receipt, refused error) {
 	batch := nuid.Next()
 	last := len(letters) - 1
 	var ack pubAck
@@ -257,6 +319,7 @@ func (b *Broker) publishAtomically(ctx context.Context, letters []letter) (recei
 		header[headerBatchSequence] = []string{strconv.Itoa(n + 1)}
 		if n == last {
 			header[headerBatchCommit] = []string{"1"}
+			sent()
 			ack, err = b.request(ctx, letters[n].msg)
 		} else if err = b.conn.PublishMsg(letters[n].msg); err != nil {
 			err = fmt.Errorf("%w: %w", broker.ErrUnavailable, err)

@@ -103,7 +103,7 @@ func TestLine(t *testing.T) {
 			t.Errorf("%d messages are stored, want 6", n)
 		}
 	})
-	t.Run("the lead goes on when a leader's context has ended", func(t *testing.T) {
+	t.Run("the line goes on when the context of its only call has ended", func(t *testing.T) {
 		b, _ := open(t, Config{AtomicFrom: 2})
 		l := busy(b, 300*time.Millisecond)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -115,5 +115,72 @@ func TestLine(t *testing.T) {
 		cancel()
 		calls.Wait()
 		publish(t, b, messages("c", 3)...)
+	})
+	t.Run("behind a batch that is under way only a large one goes out", func(t *testing.T) {
+		b, _ := open(t, Config{})
+		l := b.line(streamName(topic.Domain()))
+		under := func(n int) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.underWay = n
+			l.tell()
+		}
+		under(1)
+		var calls sync.WaitGroup
+		calls.Go(func() { publish(t, b, messages("a", full-1)...) })
+		gathered(t, l, 1)
+		calls.Go(func() { publish(t, b, message("b", 0)) }) // now it is large
+		calls.Wait()
+		calls.Go(func() { publish(t, b, message("c", 0)) })
+		gathered(t, l, 1)
+		under(0)
+		calls.Wait()
+		under(underWayMax)
+		calls.Go(func() { publish(t, b, messages("d", 2*full)...) })
+		gathered(t, l, 1)
+		under(underWayMax - 1)
+		calls.Wait()
+		under(0)
+		if n := stored(t, b); n != 3*full+1 {
+			t.Errorf("%d messages are stored, want %d", n, 3*full+1)
+		}
+	})
+	t.Run("batches that are under way at once store each message once", func(t *testing.T) {
+		b, _ := open(t, Config{})
+		const callers, each = 3 * full, 4
+		var offsets sync.Map
+		var calls sync.WaitGroup
+		for n := range callers {
+			calls.Go(func() {
+				for i := range each {
+					receipt := b.PublishShared(t.Context(), message(fmt.Sprint("key", n), i))
+					if receipt.Err != nil || receipt.Duplicate {
+						t.Errorf("message %d of %d: %+v", i, n, receipt)
+					}
+					if other, twice := offsets.LoadOrStore(receipt.Offset, n); twice {
+						t.Errorf("callers %d and %v have the same offset %d", n, other, receipt.Offset)
+					}
+				}
+			})
+		}
+		calls.Wait()
+		if n := stored(t, b); n != callers*each {
+			t.Errorf("%d messages are stored, want %d", n, callers*each)
+		}
+		got := make(map[string]int)
+		for _, d := range next(t, read(t, b, everything(b)), callers*each) {
+			if want := fmt.Sprintf("%s-%d", d.Event.PartitionKey, got[d.Event.PartitionKey]); d.Event.ID != want {
+				t.Errorf("%s came, want %s", d.Event.ID, want)
+			}
+			got[d.Event.PartitionKey]++
+		}
+	})
+	t.Run("a message that cannot go out is told to its caller alone", func(t *testing.T) {
+		b, _ := open(t, Config{})
+		bad := message("a", 0)
+		bad.Event.Type = ""
+		if receipt := b.PublishShared(t.Context(), bad); !errors.Is(receipt.Err, broker.ErrRejected) {
+			t.Errorf("receipt %+v", receipt)
+		}
 	})
 }

@@ -42,6 +42,16 @@ func (b *Broker) PublishBatch(ctx context.Context, messages []broker.Message) []
 	return b.publish(ctx, messages, false)
 }
 
+// PublishShared implements [broker.SharingPublisher].
+func (b *Broker) PublishShared(ctx context.Context, message broker.Message) broker.Receipt {
+	stream := streamName(message.Topic.Domain())
+	one := b.encode(stream, &message)
+	if one.err != nil {
+		return one.receipt(pubAck{}, one.err)
+	}
+	return b.line(stream).publish(ctx, []letter{one}, false)[0]
+}
+
 func indexesOf(messages []broker.Message) []int {
 	indexes := make([]int, len(messages))
 	for i := range indexes {

@@ -25,6 +25,7 @@ import (
 	"github.com/countermand/countermand/platform/embedded/embeddedtest"
 	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/postgres"
+	"github.com/countermand/countermand/platform/postgres/postgrestest"
 )
 
 // patience is how long a test waits for what must happen.
@@ -71,11 +72,6 @@ type Rig struct {
 func New(t *testing.T, config Config) *Rig {
 	t.Helper()
 	r := &Rig{T: t, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), name: config.Name, parkKeys: config.ParkKeys, early: make(map[string][]events.Event)}
-	var err error
-	if r.Pool, err = postgres.Open(t.Context(), postgres.Config{URL: embeddedtest.Postgres(t), Params: consumer.SessionParams(), MaxConns: 40}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(r.Pool.Close)
 	sets := []postgres.MigrationSet{
 		{Owner: "outbox", FS: outbox.Migrations()},
 		{Owner: "consumer", FS: consumer.Migrations()},
@@ -83,9 +79,7 @@ func New(t *testing.T, config Config) *Rig {
 	if config.Migrations != nil {
 		sets = append(sets, postgres.MigrationSet{Owner: config.Name, FS: config.Migrations})
 	}
-	if err := postgres.Migrate(t.Context(), r.Pool, sets...); err != nil {
-		t.Fatal(err)
-	}
+	r.Pool = postgrestest.Open(t, postgres.Config{Params: consumer.SessionParams(), MaxConns: 40}, sets...)
 	if r.Broker = config.Broker; r.Broker == nil {
 		conn, err := embeddedtest.NATS(t).Connect()
 		if err != nil {
@@ -98,6 +92,7 @@ func New(t *testing.T, config Config) *Rig {
 	}
 	r.Relay = outbox.NewRelay(r.Pool, r.Broker, outbox.RelayConfig{Name: config.Name, Logger: r.Logger})
 	replies := broker.NewDispatcher(r.Broker, broker.DispatcherConfig{Name: config.Name, Logger: r.Logger})
+	var err error
 	r.commands, err = consumer.NewCommands(r.Pool, consumer.CommandsConfig{
 		Name: config.Name, AttemptsMax: max(config.AttemptsMax, 2), Wake: r.Relay.Wake, Replies: replies, Window: config.Window, Logger: r.Logger,
 	}, config.Handlers(r)...)

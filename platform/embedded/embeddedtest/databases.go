@@ -12,44 +12,86 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// databases are the empty databases on one server that no test uses. Making one
-// copies 7 MB of catalogue, which is more work than most tests do, so that of a test
-// that has ended is emptied and given to the next one, under another name: whoever
-// still has the old URL reaches nobody's data.
+// databases are those on one server that no test uses. Making one copies 7 MB of
+// catalogue and its migrations take longer than most tests do, so that of a test that
+// has ended is cleaned and given to the next one that wants the same tables, under
+// another name: whoever still has the old URL reaches nobody's data.
 type databases struct {
 	mu   sync.Mutex
-	free []string
+	free map[string][]database // by what made their tables; "" are empty
 }
 
-// take returns the name of an empty database.
-func (d *databases) take(ctx context.Context, admin string) (string, error) {
+// database is one with the tables that somebody made.
+type database struct {
+	name   string
+	tables string // what made them; "" when there are none
+	made   state  // after that
+}
+
+// take returns an empty database, or one as create leaves it, for which tables stands.
+func (d *databases) take(ctx context.Context, admin, tables string, create func(ctx context.Context, url string) error) (database, error) {
+	if db, ok := d.pop(tables); ok {
+		return db, nil
+	}
+	db, ok := d.pop("")
+	if !ok {
+		db.name = newName()
+		// Nobody can be connected to template0 and so be in the way of a copy.
+		if err := adminExec(ctx, admin, "CREATE DATABASE "+db.name+" TEMPLATE template0"); err != nil {
+			return database{}, fmt.Errorf("create database %s: %w", db.name, err)
+		}
+	}
+	if tables == "" {
+		return db, nil
+	}
+	url, err := withDatabase(admin, db.name)
+	if err == nil {
+		err = create(ctx, url)
+	}
+	if err == nil {
+		db.tables = tables
+		err = within(ctx, url, func(ctx context.Context, conn *pgx.Conn) (err error) {
+			db.made, err = look(ctx, conn)
+			return err
+		})
+	}
+	if err != nil {
+		return database{}, errors.Join(fmt.Errorf("make the tables of %s: %w", db.name, err), drop(context.WithoutCancel(ctx), admin, db.name))
+	}
+	return db, nil
+}
+
+func (d *databases) pop(tables string) (database, bool) {
 	d.mu.Lock()
-	if last := len(d.free) - 1; last >= 0 {
-		name := d.free[last]
-		d.free = d.free[:last]
-		d.mu.Unlock()
-		return name, nil
+	defer d.mu.Unlock()
+	free := d.free[tables]
+	last := len(free) - 1
+	if last < 0 {
+		return database{}, false
 	}
-	d.mu.Unlock()
-	name := newName()
-	// Nobody can be connected to template0 and so be in the way of a copy.
-	if err := adminExec(ctx, admin, "CREATE DATABASE "+name+" TEMPLATE template0"); err != nil {
-		return "", fmt.Errorf("create database %s: %w", name, err)
-	}
-	return name, nil
+	d.free[tables] = free[:last]
+	return free[last], true
 }
 
 // giveBack ends all connections to the database. One that cannot be made as good as
 // new is dropped.
-func (d *databases) giveBack(ctx context.Context, admin, name string) error {
-	fresh := newName()
-	if err := renameAndEmpty(ctx, admin, name, fresh); err == nil {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.free = append(d.free, fresh)
-		return nil
+func (d *databases) giveBack(ctx context.Context, admin string, db database) error {
+	old := db.name
+	db.name = newName()
+	err := rename(ctx, admin, old, db.name)
+	if err == nil {
+		err = db.clean(ctx, admin)
 	}
-	return errors.Join(drop(ctx, admin, name), drop(ctx, admin, fresh))
+	if err != nil {
+		return errors.Join(drop(ctx, admin, old), drop(ctx, admin, db.name))
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.free == nil {
+		d.free = make(map[string][]database)
+	}
+	d.free[db.tables] = append(d.free[db.tables], db)
+	return nil
 }
 
 // dropAll drops what is free.
@@ -57,8 +99,10 @@ func (d *databases) dropAll(ctx context.Context, admin string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var err error
-	for _, name := range d.free {
-		err = errors.Join(err, drop(ctx, admin, name))
+	for _, free := range d.free {
+		for _, db := range free {
+			err = errors.Join(err, drop(ctx, admin, db.name))
+		}
 	}
 	d.free = nil
 	return err
@@ -71,65 +115,37 @@ func drop(ctx context.Context, admin, name string) error {
 	return nil
 }
 
-func renameAndEmpty(ctx context.Context, admin, name, fresh string) error {
-	database, err := withDatabase(admin, fresh)
-	if err != nil {
-		return err
-	}
+func rename(ctx context.Context, admin, name, fresh string) error {
 	// One statement at a time, for ALTER DATABASE must see that the others are gone,
 	// and those that are told to go take a moment.
-	if err := adminExec(ctx, admin, "ALTER DATABASE "+name+" ALLOW_CONNECTIONS false",
+	return adminExec(ctx, admin, "ALTER DATABASE "+name+" ALLOW_CONNECTIONS false",
 		"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '"+name+"'",
 		"ALTER DATABASE "+name+" RENAME TO "+fresh,
-		"ALTER DATABASE "+fresh+" ALLOW_CONNECTIONS true"); err != nil {
-		return err
-	}
-	return adminExec(ctx, database, emptyDatabase)
+		"ALTER DATABASE "+fresh+" ALLOW_CONNECTIONS true")
 }
-
-// emptyDatabase drops everything that is in a schema, and refuses a database in which
-// more than that was changed.
-const emptyDatabase = `
-DO $$
-DECLARE name text;
-BEGIN
-	IF EXISTS (SELECT FROM pg_database d JOIN pg_db_role_setting s ON s.setdatabase = d.oid WHERE d.datname = current_database())
-		OR EXISTS (SELECT FROM pg_database WHERE datname = current_database() AND datacl IS NOT NULL)
-		OR EXISTS (SELECT FROM pg_extension WHERE extname <> 'plpgsql')
-		OR EXISTS (SELECT FROM pg_default_acl) OR EXISTS (SELECT FROM pg_event_trigger)
-		OR EXISTS (SELECT FROM pg_publication) OR EXISTS (SELECT FROM pg_foreign_data_wrapper)
-		OR EXISTS (SELECT FROM pg_largeobject_metadata)
-		OR EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database())
-		OR EXISTS (SELECT FROM pg_replication_slots WHERE database = current_database())
-	THEN
-		RAISE EXCEPTION 'more was changed than its schemas';
-	END IF;
-	FOR name IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' LOOP
-		EXECUTE format('DROP SCHEMA %I CASCADE', name);
-	END LOOP;
-	CREATE SCHEMA public;
-	IF current_setting('server_version_num')::int >= 150000 THEN
-		ALTER SCHEMA public OWNER TO pg_database_owner;
-		GRANT USAGE ON SCHEMA public TO PUBLIC;
-	ELSE
-		GRANT ALL ON SCHEMA public TO PUBLIC;
-	END IF;
-END $$`
 
 func newName() string { return "test_" + strings.ToLower(rand.Text()) }
 
 func adminExec(ctx context.Context, admin string, statements ...string) error {
+	return within(ctx, admin, func(ctx context.Context, conn *pgx.Conn) error {
+		for _, statement := range statements {
+			if _, err := conn.Exec(ctx, statement); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// within gives a connection to use for at most a minute.
+func within(ctx context.Context, url string, use func(context.Context, *pgx.Conn) error) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, admin)
+	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return err
 	}
-	for _, statement := range statements {
-		if _, err = conn.Exec(ctx, statement); err != nil {
-			break
-		}
-	}
+	err = use(ctx, conn)
 	// A statement that went well is not undone by a connection that does not
 	// close well.
 	_ = conn.Close(ctx)

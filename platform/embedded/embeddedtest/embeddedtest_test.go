@@ -2,6 +2,7 @@ package embeddedtest
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -86,6 +87,84 @@ func TestADatabaseIsReusedOnlyAsGoodAsNew(t *testing.T) {
 	use("privileges", false, "DO $$ BEGIN EXECUTE 'REVOKE CONNECT ON DATABASE ' || current_database() || ' FROM PUBLIC'; END $$")
 	use("public schema", false, "DROP SCHEMA public")
 	use("the last one", true, "CREATE TABLE public.a (id int)")
+}
+
+// TestTablesAreReusedOnlyAsGoodAsNew follows one database with tables through tests.
+func TestTablesAreReusedOnlyAsGoodAsNew(t *testing.T) {
+	made := 0
+	create := func(ctx context.Context, url string) error {
+		made++
+		conn, err := pgx.Connect(ctx, url)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close(ctx) }()
+		_, err = conn.Exec(ctx, `CREATE SEQUENCE lone;
+			CREATE TABLE a (id serial PRIMARY KEY, what text);
+			CREATE TABLE b (a int REFERENCES a);
+			CREATE TABLE p (at int) PARTITION BY RANGE (at);
+			CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
+			CREATE TABLE version (id serial, n int);
+			INSERT INTO version (n) VALUES (7);
+			CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'`)
+		return err
+	}
+	use := func(name string, again bool, statement string) {
+		t.Run(name, func(t *testing.T) {
+			before := made
+			conn, err := pgx.Connect(t.Context(), PostgresWith(t, "abc", create))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got string
+			if err := conn.QueryRow(t.Context(), `SELECT concat_ws(' ', (SELECT count(*) FROM a), (SELECT count(*) FROM b), (SELECT count(*) FROM p),
+				(SELECT sum(n) FROM version), f(), nextval('lone'), nextval('a_id_seq'),
+				(SELECT string_agg(relname, ',' ORDER BY relname) FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace))`).Scan(&got); err != nil {
+				t.Fatal(err)
+			}
+			if want := "0 0 0 7 1 1 1 a,b,p,p1,version"; got != want {
+				t.Errorf("it has %q, want %q", got, want)
+			}
+			if (made == before) != again {
+				t.Errorf("the tables of the test before are used again: %t, want %t", made == before, again)
+			}
+			if _, err := conn.Exec(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	use("the first one", false, "INSERT INTO a (what) VALUES ('x'), ('y'); INSERT INTO b VALUES (2); INSERT INTO p VALUES (3); SELECT nextval('lone')")
+	use("rows", true, "CREATE TABLE c (id serial, a int REFERENCES a); CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20)")
+	use("later tables", true, "TRUNCATE b; DELETE FROM a; INSERT INTO a (what) VALUES ('x'); DELETE FROM a")
+	use("no rows", true, "SELECT nextval('version_id_seq')")
+	use("a sequence of old", false, "UPDATE version SET n = 8")
+	use("rows at first", false, "ALTER TABLE a ADD more int")
+	use("a column", false, "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 2'")
+	use("a function", false, "CREATE TRIGGER t BEFORE INSERT ON a FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()")
+	use("a trigger", false, "ALTER TABLE b DROP CONSTRAINT b_a_fkey")
+	use("a constraint", false, "CREATE INDEX ON b (a)")
+	use("an index", false, "ALTER TABLE p DETACH PARTITION p1")
+	use("a partition", false, "ANALYZE version")
+	use("statistics", false, "DROP TABLE p")
+	use("a table", false, "ALTER TABLE a SET (fillfactor = 50)")
+	use("a setting", false, "GRANT SELECT ON a TO PUBLIC")
+	use("a privilege", false, "CREATE SCHEMA s")
+	use("a schema", false, "ALTER SEQUENCE lone INCREMENT 2")
+	use("a sequence", false, "")
+}
+
+func TestTablesThatCannotBeMadeAreToldOf(t *testing.T) {
+	var d databases
+	admin, err := shared.adminURL()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.take(t.Context(), admin, "broken", func(context.Context, string) error { return errors.New("no such file") }); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("error %v", err)
+	}
+	if len(d.free["broken"]) > 0 {
+		t.Error("a database without its tables is kept")
+	}
 }
 
 func TestPostgresNeedsMain(t *testing.T) {

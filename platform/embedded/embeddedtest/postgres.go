@@ -14,25 +14,34 @@ import (
 // time, and several times in one.
 func Postgres(t testing.TB) string {
 	t.Helper()
+	return PostgresWith(t, "", nil)
+}
+
+// PostgresWith is [Postgres] for a database that is as create leaves it. tables stands
+// for what create does: it is not called for each database, but for the first ones of
+// those tables, and a database in which a test has changed rows or made tables is set
+// back for another one.
+func PostgresWith(t testing.TB, tables string, create func(ctx context.Context, url string) error) string {
+	t.Helper()
 	admin, err := shared.adminURL()
 	if err != nil {
 		t.Fatalf("embeddedtest: no postgres for this test: %v", err)
 	}
-	name, err := shared.databases.take(t.Context(), admin)
+	db, err := shared.databases.take(t.Context(), admin, tables, create)
 	if err != nil {
 		t.Fatalf("embeddedtest: %v", err)
 	}
 	t.Cleanup(func() {
 		// The context of the test has ended by now.
-		if err := shared.databases.giveBack(context.WithoutCancel(t.Context()), admin, name); err != nil {
+		if err := shared.databases.giveBack(context.WithoutCancel(t.Context()), admin, db); err != nil {
 			t.Errorf("embeddedtest: %v", err)
 		}
 	})
-	database, err := withDatabase(admin, name)
+	url, err := withDatabase(admin, db.name)
 	if err != nil {
 		t.Fatalf("embeddedtest: use %s: %v", DatabaseURLEnv, err)
 	}
-	return database
+	return url
 }
 
 // withDatabase returns the URL with another database in it.

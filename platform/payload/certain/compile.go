@@ -220,25 +220,18 @@ func (c *compiler) object(r *rule, s *jsonschema.Schema) {
 	case *jsonschema.Schema:
 		r.others = c.rule(others)
 	}
-	r.fields = make(map[string]*field, len(s.Properties))
 	for name, property := range s.Properties {
-		r.fields[name] = &field{rule: c.rule(property)}
+		r.fields = append(r.fields, field{name, c.rule(property)})
 	}
 	for _, name := range s.Required {
-		if r.fields[name] == nil {
-			r.fields[name] = &field{rule: r.others}
+		at := r.field([]byte(name))
+		if at < 0 {
+			at = len(r.fields)
+			r.fields = append(r.fields, field{name, r.others})
 		}
+		r.required |= 1 << at
 	}
 	if len(r.fields) > fieldsMax {
 		c.unknown = true
-		return
-	}
-	next := uint64(1)
-	for _, f := range r.fields {
-		f.bit = next
-		next <<= 1
-	}
-	for _, name := range s.Required {
-		r.required |= r.fields[name].bit
 	}
 }

@@ -31,15 +31,26 @@ type rule struct {
 	items *rule
 	count span // of items
 
-	fields   map[string]*field
-	required uint64 // the bits of fields that must be there
+	fields   []field
+	required uint64 // those that must be there, a bit for each
 	others   *rule  // of the values of fields that are not known
 	size     span   // how many fields there may be
 }
 
 type field struct {
-	bit  uint64
+	name string
 	rule *rule
+}
+
+// field returns which field has that name; -1 for none. There are few, and a map would
+// take longer to make the hash of the name.
+func (r *rule) field(name []byte) int {
+	for i := range r.fields {
+		if r.fields[i].name == string(name) {
+			return i
+		}
+	}
+	return -1
 }
 
 // enum is a list of allowed values.

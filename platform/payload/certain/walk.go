@@ -117,10 +117,10 @@ func (w *walker) member(r *rule, seen *uint64, strangers, depth int) bool {
 		return false
 	}
 	w.at++
-	if f := r.fields[string(name)]; f != nil {
-		again := *seen&f.bit != 0
-		*seen |= f.bit
-		return !again && w.value(f.rule, depth)
+	if at := r.field(name); at >= 0 {
+		again := *seen&(1<<at) != 0
+		*seen |= 1 << at
+		return !again && w.value(r.fields[at].rule, depth)
 	}
 	before := w.strangers[strangers:]
 	if len(before) == strangerMax || slices.ContainsFunc(before, func(b []byte) bool { return bytes.Equal(b, name) }) {
@@ -133,17 +133,15 @@ func (w *walker) member(r *rule, seen *uint64, strangers, depth int) bool {
 // quoted reads a string and returns what is between its quotation marks, as it is
 // written.
 func (w *walker) quoted() (written []byte, escaped, ok bool) {
-	w.at++
-	begin, high := w.at, false
-	for ; w.at < len(w.data); w.at++ {
-		switch c := w.data[w.at]; {
+	data, begin, high := w.data, w.at+1, false
+	for at := begin; at < len(data); at++ {
+		switch c := data[at]; {
 		case c == '"':
-			written = w.data[begin:w.at]
-			w.at++
+			written, w.at = data[begin:at], at+1
 			return written, escaped, !high || utf8.Valid(written)
 		case c == '\\':
 			escaped = true
-			w.at++
+			at++
 		case c < ' ':
 			return nil, false, false
 		case c >= utf8.RuneSelf:

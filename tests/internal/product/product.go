@@ -27,11 +27,18 @@ func Root() string {
 // they run under it themselves, or COUNTERMAND_TEST_RACE is 1.
 func RaceWanted() bool { return raceEnabled || os.Getenv("COUNTERMAND_TEST_RACE") == "1" }
 
-// Build compiles the binary into dir and returns its path. race builds it with
-// the race detector.
+// BinaryEnv is the environment variable with the path of a binary that was compiled
+// from the working tree a moment ago, so that each package of tests need not do it.
+const BinaryEnv = "COUNTERMAND_TEST_BINARY"
+
+// Build compiles the binary into dir and returns its path, or that of the one in
+// [BinaryEnv]. race builds it with the race detector, in any case.
 func Build(ctx context.Context, dir string, race bool) (string, error) {
+	if binary := os.Getenv(BinaryEnv); binary != "" && !race {
+		return binary, nil
+	}
 	binary := filepath.Join(dir, "countermand")
-	args := []string{"build", "-o", binary}
+	args := []string{"build", "-trimpath", "-o", binary}
 	if race {
 		args = append(args, "-race")
 	}

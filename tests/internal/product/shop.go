@@ -73,7 +73,8 @@ type Operation struct {
 		Total    int64  `json:"total"`
 		Currency string `json:"currency"`
 		// Of a review.
-		Reviewed bool `json:"reviewed"`
+		Reviewed bool   `json:"reviewed"`
+		Triage   string `json:"triage"`
 		// Of a return.
 		ReturnID    string `json:"return_id"`
 		Refund      int64  `json:"refund"`

@@ -24,7 +24,7 @@ function nano(dollars) {
 }
 
 const classes = {
-  input: 'input_mtok', cached_input: 'cache_read_mtok', cache_write: 'cache_write_mtok',
+  input: 'input_mtok', cached_input: 'cache_read_mtok', cache_write: 'cache_write_mtok', cache_write_1h: 'cache_write_1h_mtok',
   output: 'output_mtok', reasoning: 'output_reasoning_mtok',
 }
 
@@ -97,6 +97,12 @@ for (const p of providers) {
     if (c.reasoning) asked.output_reasoning_tokens = c.reasoning
     const result = calcPrice(asked, m.id, { providerId: p.id, timestamp: new Date(timestamp) })
     if (!result) continue
+    // Our usage does not tell how long the cache keeps: the model's extra does.
+    if (c.cache_write && m.prices.cache_write_1h_mtok !== undefined) {
+      const { cache_write_tokens, ...rest } = asked
+      const long = calcPrice({ ...rest, cache_write_tokens, cache_write_1h_tokens: cache_write_tokens }, m.id, { providerId: p.id, timestamp: new Date(timestamp) })
+      sample.push(JSON.stringify({ provider: `${p.id}+cache-1h`, model: m.id, at: timestamp, usage, matched: long.model.id, usd: long.total_price }))
+    }
     sample.push(JSON.stringify({ provider: p.id, model: m.id, at: timestamp, usage, matched: result.model.id, usd: result.total_price }))
   }
 }
