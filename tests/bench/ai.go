@@ -29,7 +29,7 @@ const (
 	// With newer versions of @hono/node-server than it was made for, Portkey's gateway
 	// answers 500 to streams: it changes headers that are immutable then, as its issues
 	// 1389 and 1550 tell.
-	aiPortkeyInstall = "npm install @portkey-ai/gateway@1.15.2 @hono/node-server@1.13.8"
+	aiPortkeyInstall = "npm init -y && npm pkg set 'overrides[@hono/node-server]=1.13.8' && npm install @portkey-ai/gateway@1.15.2"
 
 	aiClients   = 16
 	aiRounds    = 3
@@ -154,7 +154,7 @@ func aiTargets(ctx context.Context, database string, options options) (targets [
 	}
 	folder := os.Getenv(aiPortkey)
 	if folder == "" {
-		options.say("Portkey's gateway TAKES NO PART: %s names no folder in which %q was run", aiPortkey, aiPortkeyInstall)
+		options.say("Portkey's gateway TAKES NO PART: %s names no folder in which this was run: %s", aiPortkey, aiPortkeyInstall)
 		return targets, nil
 	}
 	t, err := startPortkey(ctx, folder, upstream.url)
@@ -162,7 +162,7 @@ func aiTargets(ctx context.Context, database string, options options) (targets [
 		return targets, fmt.Errorf("portkey: %w", err)
 	}
 	if t.jsonOnly {
-		options.say("Portkey's gateway takes NO PART IN STREAMS, since it does not answer them: run %q in %s", aiPortkeyInstall, folder)
+		options.say("Portkey's gateway takes NO PART IN STREAMS, since it does not answer them: run in %s: %s", folder, aiPortkeyInstall)
 	}
 	return append(targets, t), nil
 }
