@@ -49,6 +49,12 @@ func start(t testing.TB) string {
 		anthropic: {wire: anthropic, base_url: "` + upstream + `/v1", auth: x-api-key, keys: [env:KEY], prices: simulated}},
 		deployments: {openai: {provider: openai, model: "*"}, anthropic: {provider: anthropic, model: "*"}},
 		models: {"openai/*": {targets: [openai], attempts: 1}, "anthropic/*": {targets: [anthropic], attempts: 1}}}`
+	return serve(t, text)
+}
+
+// serve serves the AI route with a configuration, and returns its URL.
+func serve(t testing.TB, text string) string {
+	t.Helper()
 	c, err := config.Parse("ai.yaml", []byte(text), config.Sources{LookupEnv: func(string) (string, bool) { return "key", true }})
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +76,11 @@ func start(t testing.TB) string {
 
 func openaiClient(t testing.TB) openai.Client {
 	t.Helper()
-	return openai.NewClient(option.WithBaseURL(start(t)+"/v1"), option.WithAPIKey("any"), option.WithMaxRetries(0))
+	return openaiClientOf(start(t))
+}
+
+func openaiClientOf(url string) openai.Client {
+	return openai.NewClient(option.WithBaseURL(url+"/v1"), option.WithAPIKey("any"), option.WithMaxRetries(0))
 }
 
 func anthropicClient(t testing.TB) anthropic.Client {

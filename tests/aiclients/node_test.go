@@ -9,11 +9,13 @@ import (
 )
 
 // The official clients for JavaScript, with a mock of the providers that others have
-// written. "make ai-clients" sets AICLIENTS_NODE where Node.js is at hand, and says so
-// loudly where it is not.
+// written. "make ai-clients" installs what this needs.
 func TestNodeClients(t *testing.T) {
-	if os.Getenv("AICLIENTS_NODE") == "" {
-		t.Skip("AICLIENTS_NODE is not set: run make ai-clients, which installs what this needs")
+	if _, err := exec.LookPath("node"); err != nil {
+		t.Fatal("the official clients for JavaScript are not tested: install Node.js 20 or newer, and run make ai-clients")
+	}
+	if _, err := os.Stat("node/node_modules"); err != nil {
+		t.Fatal("the official clients for JavaScript are not installed: run make ai-clients, which does so")
 	}
 	mock := exec.CommandContext(t.Context(), "node", "mock.mjs")
 	mock.Dir, mock.Stderr = "node", os.Stderr

@@ -21,11 +21,16 @@ import (
 	"github.com/countermand/countermand/platform/embedded"
 )
 
-// aiPortkey names a folder in which "npm install @portkey-ai/gateway" was run; that
-// gateway takes part then.
+// aiPortkey names a folder in which aiPortkeyInstall was run; that gateway takes part
+// then.
 const aiPortkey = "COUNTERMAND_BENCH_PORTKEY"
 
 const (
+	// With newer versions of @hono/node-server than it was made for, Portkey's gateway
+	// answers 500 to streams: it changes headers that are immutable then, as its issues
+	// 1389 and 1550 tell.
+	aiPortkeyInstall = "npm install @portkey-ai/gateway@1.15.2 @hono/node-server@1.13.8"
+
 	aiClients   = 16
 	aiRounds    = 3
 	aiPath      = "/ai/v1/chat/completions"
@@ -41,7 +46,7 @@ type aiTarget struct {
 	pid    int // whose CPU is measured; 0: nobody's
 	url    string
 	header http.Header
-	// jsonOnly leaves streams out: this target has answered 500 to them.
+	// jsonOnly leaves streams out: this target has failed at them.
 	jsonOnly bool
 	close    func()
 }
@@ -56,6 +61,7 @@ func aiBench(ctx context.Context, options options) (report Report, err error) {
 		return report, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
+	options.say("Bifrost's HTTP server TAKES NO PART: no registry has it, its npm package only downloads a binary of its vendor")
 	options.say("starting PostgreSQL, the upstream, a proxy and the gateway")
 	database, err := embedded.StartPostgres(ctx, embedded.PostgresConfig{DataDir: filepath.Join(dir, "postgres")})
 	if err != nil {
@@ -122,6 +128,9 @@ func aiBench(ctx context.Context, options options) (report Report, err error) {
 		report.add("json_per_second_to_portkey", median("gateway", "json", "per_second")/portkey, "ratio")
 		report.add("json_cpu_to_portkey", median("gateway", "json", "cpu_us")/median("portkey", "json", "cpu_us"), "ratio")
 	}
+	if portkey := median("portkey", "stream", "per_second"); portkey > 0 {
+		report.add("stream_per_second_to_portkey", median("gateway", "stream", "per_second")/portkey, "ratio")
+	}
 	report.Versions, err = selfVersions("")
 	return report, err
 }
@@ -145,12 +154,15 @@ func aiTargets(ctx context.Context, database string, options options) (targets [
 	}
 	folder := os.Getenv(aiPortkey)
 	if folder == "" {
-		options.say("Portkey's gateway takes no part: %s does not name a folder with it", aiPortkey)
+		options.say("Portkey's gateway TAKES NO PART: %s names no folder in which %q was run", aiPortkey, aiPortkeyInstall)
 		return targets, nil
 	}
 	t, err := startPortkey(ctx, folder, upstream.url)
 	if err != nil {
 		return targets, fmt.Errorf("portkey: %w", err)
+	}
+	if t.jsonOnly {
+		options.say("Portkey's gateway takes NO PART IN STREAMS, since it does not answer them: run %q in %s", aiPortkeyInstall, folder)
 	}
 	return append(targets, t), nil
 }

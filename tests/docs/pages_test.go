@@ -11,15 +11,21 @@ import (
 	"github.com/countermand/countermand/tests/internal/product"
 )
 
-// TestPagesDoWhatTheySay runs README.md, every tutorial and the how-to that is a
-// walk-through, block by block. A
-// page stops at its first block that does not do as it says.
+// howTos are the pages among the how-tos that are walk-throughs.
+var howTos = []string{"receive-webhooks.md", "use-the-ai-route.md", "spend-on-ai-within-budgets.md"}
+
+// TestPagesDoWhatTheySay runs README.md, every tutorial and the how-tos that are
+// walk-throughs, block by block. A page stops at its first block that does not do as it
+// says.
 func TestPagesDoWhatTheySay(t *testing.T) {
 	tutorials, err := filepath.Glob(filepath.Join(product.Root(), "docs", "tutorial", "*.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	pages := []string{filepath.Join(product.Root(), "README.md"), filepath.Join(product.Root(), "docs", "how-to", "receive-webhooks.md")}
+	pages := []string{filepath.Join(product.Root(), "README.md")}
+	for _, name := range howTos {
+		pages = append(pages, filepath.Join(product.Root(), "docs", "how-to", name))
+	}
 	for _, path := range append(pages, tutorials...) {
 		name, err := filepath.Rel(product.Root(), path)
 		if err != nil {

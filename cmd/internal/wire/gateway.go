@@ -145,6 +145,27 @@ func ParseRoutes(name string, text []byte, lookupEnv func(string) (string, bool)
 	return gateway.ParseTable(name, text, c, lookupEnv)
 }
 
+// CheckRoutes reports what is wrong with the route table that a process would load,
+// before anything is started for it. Where services will be is not known yet.
+func CheckRoutes(file string) error {
+	name, text, err := ReadRoutes(file)
+	if err != nil {
+		return err
+	}
+	_, err = ParseRoutes(name, text, func(variable string) (string, bool) {
+		if value, ok := os.LookupEnv(variable); ok {
+			return value, true
+		}
+		for _, role := range Roles() {
+			if variable == UpstreamVariable(role) {
+				return "http://127.0.0.1", true
+			}
+		}
+		return "", false
+	})
+	return err
+}
+
 // loaded is a route table and what it was read from.
 type loaded struct {
 	*gateway.Table

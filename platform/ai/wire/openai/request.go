@@ -83,13 +83,29 @@ func readChatUsage(u gjson.Result) (ai.Usage, bool) {
 	if !u.IsObject() {
 		return ai.Usage{}, false
 	}
-	input, output := u.Get("prompt_tokens").Int(), u.Get("completion_tokens").Int()
-	cached := u.Get("prompt_tokens_details.cached_tokens").Int()
-	if !u.Get("prompt_tokens_details.cached_tokens").Exists() {
-		cached = u.Get("prompt_cache_hit_tokens").Int() // DeepSeek
+	// Every call comes by here, so it is read in one go.
+	var input, output, cached, hit, written, reasoning int64
+	cachedTold := false
+	u.ForEach(func(key, value gjson.Result) bool {
+		switch key.Str {
+		case "prompt_tokens":
+			input = value.Int()
+		case "completion_tokens":
+			output = value.Int()
+		case "prompt_cache_hit_tokens": // DeepSeek
+			hit = value.Int()
+		case "prompt_tokens_details":
+			cached, cachedTold = value.Get("cached_tokens").Int(), value.Get("cached_tokens").Exists()
+			written = value.Get("cache_creation_tokens").Int() // some that sit before Claude
+		case "completion_tokens_details":
+			reasoning = value.Get("reasoning_tokens").Int()
+		}
+		return true
+	})
+	if !cachedTold {
+		cached = hit
 	}
-	written := u.Get("prompt_tokens_details.cache_creation_tokens").Int() // some that sit before Claude
-	return split(input, cached, written, output, u.Get("completion_tokens_details.reasoning_tokens").Int()), true
+	return split(input, cached, written, output, reasoning), true
 }
 
 // split takes totals apart into classes that are disjoint.
