@@ -199,7 +199,7 @@ func TestRetryAfterIsObeyedForTheWholeSinkAndCapped(t *testing.T) {
 
 func TestADeliveryThatNobodyTakesBecomesADeadLetterAndCanBeSentAgain(t *testing.T) {
 	t.Parallel()
-	r := setup(t, func(c *webhook.Config) { c.RetryFor = 1500 * time.Millisecond })
+	r := setup(t)
 	var well atomic.Bool
 	sink := receive(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
 		if !well.Load() {
@@ -209,7 +209,13 @@ func TestADeliveryThatNobodyTakesBecomesADeadLetterAndCanBeSentAgain(t *testing.
 	r.send()
 	s := r.active(sink.URL)
 	r.match(fact(t, "e-1", "a"), fact(t, "e-2", "b"))
-	r.run(r.store.RunUpkeep) // for one that was not tried since the sink rests
+	for began, tried := time.Now(), 0; tried < 2; time.Sleep(5 * time.Millisecond) {
+		if err := r.pool.QueryRow(t.Context(), "select count(*) from webhook_delivery where tried >= 2").Scan(&tried); err != nil || time.Since(began) > patience {
+			t.Fatalf("%d were tried again, %v", tried, err)
+		}
+	}
+	r.exec("update webhook_delivery set give_up_at = clock_timestamp() - interval '1 minute'") // their time is over
+	r.run(r.store.RunUpkeep)                                                                   // for one that is not tried again since the sink rests
 	dead := r.untilEnded(s.ID, 2, webhook.DeliveryDead)
 	if dead[0].Status != http.StatusInternalServerError || dead[0].Error == "" || dead[0].Attempts < 2 {
 		t.Errorf("dead letter %+v", dead[0])

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -130,7 +131,7 @@ func TestWebhooks(t *testing.T) {
 		t.Helper()
 		var all []broker.Message
 		for n := from; n < to; n++ {
-			e, err := painted.New(fmt.Sprint("e-", n), "/shop", part{Name: fmt.Sprint(n)}, time.Now().UTC())
+			e, err := painted.New(fmt.Sprint("e-", n), "/shop", part{Name: strconv.Itoa(n)}, time.Now().UTC())
 			if err != nil {
 				t.Fatal(err)
 			}
