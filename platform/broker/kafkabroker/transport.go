@@ -46,8 +46,10 @@ func (t *transport) drop() {
 	}
 }
 
-// broken reports whether an error is the connection's, and not the server's answer.
+// broken reports whether an error is the connection's, and not the server's answer. A
+// server that takes longer than a request may has broken none.
 func broken(err error) bool {
 	var operation *net.OpError
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.As(err, &operation)
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.As(err, &operation) && !operation.Timeout()
 }
