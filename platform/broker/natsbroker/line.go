@@ -224,47 +224,60 @@ func (l *line) take() []*parcel {
 	return parcels
 }
 
-// send publishes parcels, in one atomic batch if they are large enough together or
-// one of them is a whole. When the server refuses that, each goes by itself: none has
-// to suffer for what another one holds. It calls sent when the server has got all of the
-// batch but the message that commits it, or at its end.
+// send publishes parcels, in one atomic batch if atomic says so. It calls sent when the
+// server has got all of the batch but the message that commits it, or at its end.
 func (b *Broker) send(parcels []*parcel, atomic bool, sent func()) {
-	ctx, letters := parcels[0].ctx, parcels[0].letters
-	if len(parcels) > 1 {
-		ctx, letters = context.Background(), make([]letter, 0, lettersOf(parcels))
-		for _, p := range parcels {
-			letters = append(letters, p.letters...)
-		}
+	ctx := context.Background()
+	if len(parcels) == 1 {
+		ctx = parcels[0].ctx
 	}
 	ctx, cancel := b.bound(ctx)
 	defer cancel()
-	var receipts []broker.Receipt
-	var refused error
-	if atomic {
-		defer sent()
-		if receipts, refused = b.publishAtomically(ctx, letters, sent); refused == nil {
-			for _, p := range parcels {
-				p.receipts, receipts = receipts[:len(p.letters):len(p.letters)], receipts[len(p.letters):]
-			}
-			return
-		}
+	if !atomic {
+		b.sendSingly(ctx, parcels)
+		return
 	}
+	defer sent()
+	b.sendTogether(ctx, parcels, sent)
+}
+
+// sendTogether publishes parcels in one atomic batch. When the server refuses that, it
+// sends both halves by themselves, and so on: none has to suffer for what another one
+// holds, nor wait until all have gone one by one.
+func (b *Broker) sendTogether(ctx context.Context, parcels []*parcel, sent func()) {
+	letters := make([]letter, 0, lettersOf(parcels))
 	for _, p := range parcels {
-		tried := len(parcels) == 1 && atomic
-		if !tried && len(parcels) > 1 && b.atomic([]*parcel{p}) {
-			p.receipts, refused = b.publishAtomically(ctx, p.letters, func() {})
-			if refused == nil {
-				continue
-			}
-			tried = true
+		letters = append(letters, p.letters...)
+	}
+	receipts, refused := b.publishAtomically(ctx, letters, sent)
+	switch {
+	case refused == nil:
+		for _, p := range parcels {
+			p.receipts, receipts = receipts[:len(p.letters):len(p.letters)], receipts[len(p.letters):]
 		}
-		if tried && p.whole && !separable(refused) {
-			p.receipts = make([]broker.Receipt, len(p.letters))
-			for n := range p.letters {
-				p.receipts[n] = p.letters[n].receipt(pubAck{}, refused)
+	case errors.Is(refused, errNoBatches):
+		b.sendSingly(ctx, parcels)
+	case len(parcels) > 1:
+		for _, half := range [][]*parcel{parcels[:len(parcels)/2], parcels[len(parcels)/2:]} {
+			if b.atomic(half) {
+				b.sendTogether(ctx, half, sent)
+			} else {
+				b.sendSingly(ctx, half)
 			}
-			continue
 		}
+	case parcels[0].whole && !separable(refused):
+		p := parcels[0]
+		p.receipts = make([]broker.Receipt, len(p.letters))
+		for n := range p.letters {
+			p.receipts[n] = p.letters[n].receipt(pubAck{}, refused)
+		}
+	default:
+		b.sendSingly(ctx, parcels)
+	}
+}
+
+func (b *Broker) sendSingly(ctx context.Context, parcels []*parcel) {
+	for _, p := range parcels {
 		p.receipts = b.publishSingly(ctx, p.letters)
 	}
 }
