@@ -80,6 +80,31 @@ func TestLine(t *testing.T) {
 			t.Errorf("%d messages are stored, want 8", n)
 		}
 	})
+	t.Run("nor does it have all of many go one by one", func(t *testing.T) {
+		b, conn := open(t, Config{})
+		publish(t, b, message("key70", 0))
+		l := busy(b, 10*time.Second) // until the batch is full
+		var calls sync.WaitGroup
+		before := conn.Stats().InMsgs
+		for n := range full {
+			calls.Go(func() {
+				receipt := b.PublishShared(t.Context(), message(fmt.Sprint("key", n), 0))
+				if receipt.Err != nil || receipt.Duplicate != (n == 70) {
+					t.Errorf("message %d: %+v", n, receipt)
+				}
+			})
+			if n < full-1 {
+				gathered(t, l, n+1)
+			}
+		}
+		calls.Wait()
+		if answers := conn.Stats().InMsgs - before; answers > full/4 {
+			t.Errorf("%d answers for %d messages: they went one by one", answers, full)
+		}
+		if n := stored(t, b); n != full {
+			t.Errorf("%d messages are stored, want %d", n, full)
+		}
+	})
 	t.Run("a call leaves when its context ends, and the others go on", func(t *testing.T) {
 		b, _ := open(t, Config{AtomicFrom: 2})
 		l := busy(b, time.Second)
