@@ -184,7 +184,7 @@ schemas: ## Compare the contracts with the last release, or with AGAINST=v1.2.3:
 	exit $$code
 
 .PHONY: contract
-contract: asyncapi ## Check the OpenAPI documents of the gateway and the admin API, answers against it, and the AsyncAPI documents
+contract: asyncapi openapi ## Check the OpenAPI documents of the gateway and the admin API, answers against it, and the AsyncAPI documents
 	@cd tests/contract && GOWORK=off go test ./...
 
 # A module of its own outside the workspace, so that nobody who builds or tests the
@@ -201,6 +201,14 @@ asyncapi: ## Check the AsyncAPI documents with the official parser; needs Node.j
 	@command -v node >/dev/null && command -v npm >/dev/null \
 		|| { echo 'The AsyncAPI documents are NOT CHECKED: node and npm are missing. Install Node.js 18 or newer.'; exit 1; }
 	@cd tests/contract/asyncapi && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && node check.mjs $(CURDIR)/docs/reference/asyncapi-*.json
+
+.PHONY: openapi
+openapi: ## Lint the OpenAPI documents of the gateway and the admin API; needs Node.js 20 and npm
+	@command -v node >/dev/null && command -v npm >/dev/null \
+		|| { echo 'The OpenAPI documents are NOT LINTED: node and npm are missing. Install Node.js 20.19 or newer.'; exit 1; }
+	@cd tests/contract/openapi && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error \
+		&& REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true npx --no redocly lint --config redocly.yaml \
+			$(CURDIR)/docs/reference/openapi.json $(CURDIR)/platform/admin/openapi.json
 
 .PHONY: generate
 generate: ## Write again what is generated from code, such as JSON Schemas, AsyncAPI and OpenAPI documents

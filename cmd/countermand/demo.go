@@ -24,9 +24,10 @@ func demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "Place orders, kill processes in the middle, and audit stock and money",
 		Long: `Demo starts every role as a process of its own on a private Postgres and
-JetStream, places a mix of orders, kills the inventory service, what calls AI models
-and the engine with SIGKILL in the middle, and then audits the services' databases.
-The models are simulated; no key is needed and nothing is sent anywhere.
+JetStream, follows one order while it is undone, places a mix of orders, kills the
+inventory service, what calls AI models and the engine with SIGKILL in the middle,
+and then audits the services' databases. The models are simulated; no key is needed
+and nothing is sent anywhere.
 
 It exits 1 when an invariant is broken.`,
 		Args: cobra.NoArgs,

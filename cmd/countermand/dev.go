@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -65,8 +66,14 @@ func dev(ctx context.Context, config wire.DevConfig, asJSON bool) error {
 			return failure{wire.ExitUsage, err, ""}
 		}
 	}
+	if err := wire.CheckRoutes(config.RoutesFile); err != nil {
+		return failure{wire.ExitUsage, err, "mend it, and see with: countermand route lint " + config.RoutesFile}
+	}
 	d, err := wire.StartDev(ctx, config)
-	if err != nil {
+	switch {
+	case errors.Is(err, wire.ErrNoAdministrator) && config.AdminURL != "":
+		return failure{wire.ExitFailed, err, "start the server that DATABASE_URL names, or unset it to have a private one"}
+	case err != nil:
 		return err
 	}
 	d.Ready().Print(os.Stdout, asJSON)

@@ -51,7 +51,7 @@ Start with:  countermand demo   a minute of orders, crashes and undos
 		versionCommand(),
 	)
 	root.SetArgs(args)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return failure{wire.ExitUsage, err, ""} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return failure{wire.ExitUsage, err, usageFix} })
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return wire.ExitOK
@@ -60,7 +60,7 @@ Start with:  countermand demo   a minute of orders, crashes and undos
 	if !errors.As(err, &f) {
 		f = failure{code: wire.ExitFailed, err: err}
 		if isUsage(err) {
-			f.code = wire.ExitUsage
+			f.code, f.fix = wire.ExitUsage, usageFix
 		}
 	}
 	fmt.Fprintln(os.Stderr, "countermand:", f.err)
@@ -69,6 +69,9 @@ Start with:  countermand demo   a minute of orders, crashes and undos
 	}
 	return f.code
 }
+
+// usageFix is what helps with a command line that cannot be read.
+const usageFix = "add --help to see what there is"
 
 // failure is an error with an exit code and, where there is one, what to do.
 type failure struct {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -27,6 +28,10 @@ func TestExitCodes(t *testing.T) {
 	}))
 	t.Cleanup(notFound.Close)
 	t.Setenv("DATABASE_URL", "")
+	routes := filepath.Join(t.TempDir(), "routes.yaml")
+	if err := os.WriteFile(routes, []byte("version: 1\nroutes:\n  - {id: x, kind: comand}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		args []string
 		want int
@@ -35,6 +40,8 @@ func TestExitCodes(t *testing.T) {
 		"version":                           {[]string{"version"}, wire.ExitOK},
 		"an unknown command":                {[]string{"nonsense"}, wire.ExitUsage},
 		"an unknown flag":                   {[]string{"dev", "--nonsense"}, wire.ExitUsage},
+		"a route table with a fault":        {[]string{"dev", "--routes", routes, "--data-dir", "/dev/null/none"}, wire.ExitUsage},
+		"a route table that is not there":   {[]string{"dev", "--routes", routes + "2", "--data-dir", "/dev/null/none"}, wire.ExitUsage},
 		"a missing argument":                {[]string{"saga", "get"}, wire.ExitUsage},
 		"an unknown role":                   {[]string{"serve", "nobody"}, wire.ExitUsage},
 		"migrate without a database":        {[]string{"migrate", "engine"}, wire.ExitUsage},

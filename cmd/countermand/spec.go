@@ -12,6 +12,7 @@ import (
 
 	"github.com/countermand/countermand/cmd/internal/wire"
 	"github.com/countermand/countermand/events/asyncapi"
+	"github.com/countermand/countermand/platform/ai/route"
 	"github.com/countermand/countermand/platform/webhook"
 )
 
@@ -33,7 +34,7 @@ routes with the schemas of their bodies, their answers and the credentials they 
 			if err != nil {
 				return err
 			}
-			document, err := table.OpenAPI(webhook.OpenAPI())
+			document, err := table.OpenAPI(route.OpenAPI(), webhook.OpenAPI())
 			if err != nil {
 				return err
 			}

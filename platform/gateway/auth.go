@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -19,6 +20,8 @@ type authentication struct {
 	issuers map[string]*issuer
 	// builtIn is for what is always there.
 	builtIn *demand
+	// reads and writes are the scopes that the subscriptions ask for besides.
+	reads, writes []string
 }
 
 // demand is the credential that a route asks for. A nil demand asks for none, and looks
@@ -77,6 +80,13 @@ func (t *tableReader) readAuth(node *yaml.Node) {
 	a.issuers = make(map[string]*issuer)
 	if issuers := m.take("issuers"); issuers != nil {
 		t.readIssuers(issuers)
+	}
+	if scopes, ok := m.inner("subscriptions"); ok {
+		t.scoped = m.at("subscriptions")
+		const want = "printable ASCII without space, quote and backslash"
+		a.reads = scopes.words("read", scopesMax, token.ValidScope, want)
+		a.writes = scopes.words("write", scopesMax, token.ValidScope, want)
+		scopes.end()
 	}
 	if node := m.take("default"); node != nil {
 		a.said = true
@@ -170,6 +180,21 @@ func (m mapping) words(name string, most int, valid func(string) bool, want stri
 		}
 	}
 	return all
+}
+
+// ofResource returns what a request of that method to a resource asks for. Who has no
+// credential has no scope.
+func (a *authentication) ofResource(method string) *demand {
+	scopes := a.writes
+	if method == http.MethodGet || method == http.MethodHead {
+		scopes = a.reads
+	}
+	if len(scopes) == 0 || a.builtIn == nil {
+		return a.builtIn
+	}
+	d := *a.builtIn
+	d.optional, d.scopes = false, slices.Concat(d.scopes, scopes)
+	return &d
 }
 
 // settle finds what the resources that are always there ask for: what routes do by

@@ -3,6 +3,7 @@ package gateway
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"net/http"
 	"strings"
 )
 
@@ -40,6 +41,13 @@ func parseIdempotencyKey(values []string) (key string, present bool, fault strin
 		}
 	}
 	return value, true, ""
+}
+
+// IdempotencyKey returns the key of a request to a [Resource]; empty when it has none.
+// fault says what is wrong with one that is not valid.
+func IdempotencyKey(r *http.Request) (key, fault string) {
+	key, _, fault = parseIdempotencyKey(r.Header["Idempotency-Key"])
+	return key, fault
 }
 
 // unquote reads a structured-field string that fills all of value.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"net/http"
@@ -63,7 +64,31 @@ func (t *Table) OpenAPI(fragments ...[]byte) ([]byte, error) {
 		"paths":      paths,
 		"components": components,
 	}
+	if schemes := t.securitySchemes(); len(schemes) == 0 {
+		document["security"] = []any{} // nothing is asked for
+	}
+	for unused := true; unused; { // what is left out may have been all that used another
+		text, err := json.Marshal(document)
+		if err != nil {
+			return nil, err
+		}
+		unused = prune(text, "schemas", d.schemas)
+		unused = prune(text, "responses", components["responses"].(object)) || unused
+	}
 	return json.MarshalIndent(document, "", "  ")
+}
+
+// prune removes the components that a document does not refer to, and reports whether
+// there was one.
+func prune(document []byte, kind string, components object) (pruned bool) {
+	for name := range components {
+		to := []byte("\"#/components/" + kind + "/" + name)
+		if !bytes.Contains(document, append(to, '"')) && !bytes.Contains(document, append(to, '/')) {
+			delete(components, name)
+			pruned = true
+		}
+	}
+	return pruned
 }
 
 // description is an OpenAPI document in the making.
@@ -81,6 +106,7 @@ var tagTexts = [][2]string{
 	{"events", "Facts that others tell, as CloudEvents."},
 	{"streams", "Events as they happen."},
 	{"webhooks", "Events that are sent to you."},
+	{"ai", "AI models, in the formats of OpenAI and Anthropic."},
 	{"services", "What the services behind the gateway answer."},
 	{"other", "Other routes."},
 }
@@ -124,14 +150,20 @@ func (d *description) finish(operation object, id, tag string, asked *demand, gu
 	responses := operation["responses"].(object)
 	if asked != nil {
 		operation["security"] = asked.security()
-		responses["401"] = responseOf("Unauthorized")
-		responses["503"] = responseOf("Unavailable")
+		orElse(responses, "401", "Unauthorized")
+		orElse(responses, "503", "Unavailable")
 	}
 	if guarded || asked != nil && len(asked.scopes) > 0 {
-		responses["403"] = responseOf("Forbidden")
+		orElse(responses, "403", "Forbidden")
 	}
-	if _, ok := responses["400"]; !ok {
-		responses["400"] = responseOf("BadRequest")
+	orElse(responses, "400", "BadRequest")
+}
+
+// orElse adds an answer that many operations have, unless the operation has one of its
+// own.
+func orElse(responses object, status, shared string) {
+	if _, ok := responses[status]; !ok {
+		responses[status] = responseOf(shared)
 	}
 }
 

@@ -24,12 +24,12 @@ type Resource struct {
 // mountResources has the resources of other packages served.
 func (s *snapshot) mountResources(g *Gateway, resources []Resource) {
 	for _, resource := range resources {
-		mount := s.add
-		if resource.Open {
-			mount = s.mount
-		}
-		serve := func(x *exchange, r *http.Request) { resource.Handler.ServeHTTP(x, r) }
 		for _, method := range resource.Methods {
+			serve := handler(func(x *exchange, r *http.Request) { resource.Handler.ServeHTTP(x, r) })
+			mount := s.mount
+			if !resource.Open {
+				serve = g.authenticated(s, s.table.auth.ofResource(method), serve)
+			}
 			mount(g, resource.ID, method, resource.Path, serve)
 			if method == http.MethodGet {
 				mount(g, resource.ID, http.MethodHead, resource.Path, serve)

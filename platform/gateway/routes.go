@@ -67,6 +67,7 @@ type upstreamConfig struct {
 type tableReader struct {
 	*document
 	table     *Table
+	scoped    *yaml.Node // what says the scopes of subscriptions
 	lookupEnv func(string) (string, bool)
 }
 
@@ -111,10 +112,13 @@ func ParseTable(file string, data []byte, contracts Contracts, lookupEnv func(st
 	reader.read(root)
 	reader.link()
 	reader.checkSchema(root)
+	table.auth.settle(table.routes)
+	if reader.scoped != nil && table.auth.builtIn == nil {
+		reader.fail(reader.scoped, "auth: subscriptions: nothing asks for a credential, which is what has scopes: set default")
+	}
 	if err := reader.err(); err != nil {
 		return nil, err
 	}
-	table.auth.settle(table.routes)
 	table.index()
 	return table, nil
 }

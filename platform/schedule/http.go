@@ -3,7 +3,6 @@ package schedule
 import (
 	"cmp"
 	_ "embed" // of the contract
-	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -11,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/countermand/countermand/platform/answer"
 )
 
 //go:embed openapi.json
@@ -86,13 +87,13 @@ func (a api) routes() map[string]func(http.ResponseWriter, *http.Request) error 
 }
 
 func (a api) list(w http.ResponseWriter, r *http.Request) error {
-	limit, err := number(r, "limit", 50, listMax)
+	limit, err := answer.Number(r, "limit", 50, listMax)
 	if err != nil {
 		return err
 	}
 	cursor := r.URL.Query().Get("cursor")
 	if cursor != "" && !idPattern.MatchString(cursor) {
-		return failure{http.StatusBadRequest, "invalid_cursor", "cursor must be the next of an earlier page"}
+		return answer.No(http.StatusBadRequest, "invalid_cursor", "cursor must be the next of an earlier page")
 	}
 	records, err := a.scheduler.List(r.Context(), cursor, limit)
 	if err != nil {
@@ -102,7 +103,7 @@ func (a api) list(w http.ResponseWriter, r *http.Request) error {
 	if len(records) == limit {
 		list.Next = records[limit-1].ID
 	}
-	return write(w, http.StatusOK, list)
+	return answer.JSON(w, http.StatusOK, list)
 }
 
 func (a api) get(w http.ResponseWriter, r *http.Request) error {
@@ -112,12 +113,12 @@ func (a api) get(w http.ResponseWriter, r *http.Request) error {
 
 func (a api) put(w http.ResponseWriter, r *http.Request) error {
 	var s Schedule
-	if err := read(w, r, &s); err != nil {
+	if err := answer.Read(w, r, &s, bodyBytesMax); err != nil {
 		return err
 	}
 	id := r.PathValue("id")
 	if s.ID = cmp.Or(s.ID, id); s.ID != id {
-		return failure{http.StatusUnprocessableEntity, "invalid_schedule", "the id in the body is not that of the path"}
+		return answer.No(http.StatusUnprocessableEntity, "invalid_schedule", "the id in the body is not that of the path")
 	}
 	if r.Header.Get("If-None-Match") == "*" {
 		record, err := a.scheduler.Create(r.Context(), s)
@@ -144,7 +145,7 @@ func (a api) delete(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a api) next(w http.ResponseWriter, r *http.Request) error {
-	n, err := number(r, "n", 10, nextMax)
+	n, err := answer.Number(r, "n", 10, nextMax)
 	if err != nil {
 		return err
 	}
@@ -152,11 +153,11 @@ func (a api) next(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return write(w, http.StatusOK, NextList{append([]time.Time{}, times...)})
+	return answer.JSON(w, http.StatusOK, NextList{append([]time.Time{}, times...)})
 }
 
 func (a api) firings(w http.ResponseWriter, r *http.Request) error {
-	limit, err := number(r, "limit", 50, listMax)
+	limit, err := answer.Number(r, "limit", 50, listMax)
 	if err != nil {
 		return err
 	}
@@ -164,7 +165,7 @@ func (a api) firings(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return write(w, http.StatusOK, FiringList{append([]Firing{}, firings...)})
+	return answer.JSON(w, http.StatusOK, FiringList{append([]Firing{}, firings...)})
 }
 
 // noted is the body of pause and resume.
@@ -203,7 +204,7 @@ func (a api) trigger(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return write(w, http.StatusOK, firing)
+	return answer.JSON(w, http.StatusOK, firing)
 }
 
 func (a api) backfill(w http.ResponseWriter, r *http.Request) error {
@@ -228,69 +229,36 @@ func (a api) record(w http.ResponseWriter, status int, record Record, err error)
 		return err
 	}
 	w.Header().Set("ETag", `"`+strconv.FormatInt(record.Revision, 10)+`"`)
-	return write(w, status, record)
+	return answer.JSON(w, status, record)
 }
-
-// failure is an answer that says no.
-type failure struct {
-	status int
-	code   string
-	detail string
-}
-
-func (f failure) Error() string { return f.code + ": " + f.detail }
 
 // answering turns errors into problem documents.
 func (a api) answering(handle func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		err := handle(w, r)
-		if err == nil {
-			return
-		}
-		var f failure
+	return answer.Handler(func(_ http.ResponseWriter, r *http.Request, err error) answer.Problem {
 		switch {
-		case errors.As(err, &f):
 		case errors.Is(err, ErrNotFound):
-			f = failure{http.StatusNotFound, "schedule_not_found", "there is no schedule of this id"}
+			return answer.No(http.StatusNotFound, "schedule_not_found", "there is no schedule of this id")
 		case errors.Is(err, ErrExists):
-			f = failure{http.StatusPreconditionFailed, "schedule_exists", "there is a schedule of this id; use If-Match to replace it"}
+			return answer.No(http.StatusPreconditionFailed, "schedule_exists", "there is a schedule of this id; use If-Match to replace it")
 		case errors.Is(err, ErrRevision):
-			f = failure{http.StatusPreconditionFailed, "revision_mismatch", err.Error()}
+			return answer.No(http.StatusPreconditionFailed, "revision_mismatch", err.Error())
 		case errors.Is(err, ErrOverlap):
-			f = failure{http.StatusConflict, "saga_running", "the saga of an earlier firing has not ended; force it to start another all the same"}
+			return answer.No(http.StatusConflict, "saga_running", "the saga of an earlier firing has not ended; force it to start another all the same")
 		case errors.Is(err, ErrInvalid):
-			f = failure{http.StatusUnprocessableEntity, "invalid_schedule", strings.ReplaceAll(strings.TrimPrefix(err.Error(), ErrInvalid.Error()+": "), "\n", "; ")}
-		default:
-			a.logger.ErrorContext(r.Context(), "admin request failed", "path", r.URL.Path, "error", err)
-			f = failure{http.StatusServiceUnavailable, "store_unavailable", "the schedules could not be read or written; see the log"}
+			return answer.No(http.StatusUnprocessableEntity, "invalid_schedule", strings.ReplaceAll(strings.TrimPrefix(err.Error(), ErrInvalid.Error()+": "), "\n", "; "))
 		}
-		send(w, f.status, "application/problem+json", map[string]any{
-			"type": "urn:countermand:problem:" + f.code, "title": http.StatusText(f.status), "status": f.status, "code": f.code, "detail": f.detail,
-		})
-	}
+		a.logger.ErrorContext(r.Context(), "admin request failed", "path", r.URL.Path, "error", err)
+		return answer.No(http.StatusServiceUnavailable, "store_unavailable", "the schedules could not be read or written; see the log")
+	}, handle)
 }
 
 // bodyBytesMax bounds a request: the data of an action and what is around it.
 const bodyBytesMax = 2 * dataBytesMax
 
-// read decodes a JSON body with no unknown fields.
-func read(w http.ResponseWriter, r *http.Request, into any) error {
-	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, bodyBytesMax))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(into); err != nil {
-		return failure{http.StatusBadRequest, "invalid_json", err.Error()}
-	}
-	if decoder.More() {
-		return failure{http.StatusBadRequest, "invalid_json", "there is more than one JSON value"}
-	}
-	return nil
-}
-
 // verb reads the body, which may be left out, and the revision of a verb.
 func verb(w http.ResponseWriter, r *http.Request, into any) (revision int64, err error) {
-	err = read(w, r, into)
-	var f failure
-	if errors.As(err, &f) && f.detail == io.EOF.Error() {
+	err = answer.Read(w, r, into, bodyBytesMax)
+	if p, ok := errors.AsType[answer.Problem](err); ok && p.Detail == io.EOF.Error() {
 		err = nil
 	}
 	if err != nil {
@@ -306,39 +274,12 @@ func match(r *http.Request, required bool) (int64, error) {
 	case tag == "*" || tag == "" && !required:
 		return AnyRevision, nil
 	case tag == "":
-		return 0, failure{
-			http.StatusPreconditionRequired, "precondition_required",
-			"send If-Match with the ETag that you have read, or If-None-Match: * to create",
-		}
+		return 0, answer.No(http.StatusPreconditionRequired, "precondition_required",
+			"send If-Match with the ETag that you have read, or If-None-Match: * to create")
 	}
 	revision, err := strconv.ParseInt(strings.Trim(tag, `"`), 10, 64)
 	if err != nil || revision < 1 {
-		return 0, failure{http.StatusPreconditionFailed, "revision_mismatch", "If-Match is no ETag of a schedule"}
+		return 0, answer.No(http.StatusPreconditionFailed, "revision_mismatch", "If-Match is no ETag of a schedule")
 	}
 	return revision, nil
-}
-
-// number reads a count from the query.
-func number(r *http.Request, name string, otherwise, most int) (int, error) {
-	text := r.URL.Query().Get(name)
-	if text == "" {
-		return otherwise, nil
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 || n > most {
-		return 0, failure{http.StatusBadRequest, "invalid_" + name, name + " must be a number from 1 to " + strconv.Itoa(most)}
-	}
-	return n, nil
-}
-
-func write(w http.ResponseWriter, status int, body any) error {
-	send(w, status, "application/json", body)
-	return nil
-}
-
-func send(w http.ResponseWriter, status int, contentType string, body any) {
-	w.Header().Set("Content-Type", contentType)
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // the client is gone when this fails
 }

@@ -71,6 +71,8 @@ func (a api) fail(w http.ResponseWriter, r *http.Request, err error) {
 		f = refusal{http.StatusNotFound, "subscription_not_found", "There is no such subscription or delivery", "", nil}
 	case errors.Is(err, ErrRevision):
 		f = refusal{http.StatusPreconditionFailed, "revision_moved", "The subscription has changed", "Read it again: it was changed since the revision of If-Match.", nil}
+	case errors.Is(err, ErrKeyReused):
+		f = refusal{http.StatusUnprocessableEntity, "idempotency_key_reused", "The Idempotency-Key was used for another request", "Use a new key for a new subscription.", nil}
 	case errors.Is(err, ErrTooMany):
 		f = refusal{http.StatusForbidden, "too_many_subscriptions", "There are too many subscriptions", "Delete one that is not needed any more.", nil}
 	case errors.Is(err, ErrState):
@@ -100,34 +102,40 @@ func sentence(text string) string {
 // body decodes a request strictly: no unknown fields, no field twice, nothing behind it.
 // Empty bodies are left alone where the body may be left out.
 func body(w http.ResponseWriter, r *http.Request, into any, optional bool) error {
-	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bodyBytesMax))
+	_, err := rawBody(w, r, into, optional)
+	return err
+}
+
+// rawBody is body, and returns what was sent.
+func rawBody(w http.ResponseWriter, r *http.Request, into any, optional bool) (raw []byte, err error) {
+	raw, err = io.ReadAll(http.MaxBytesReader(w, r.Body, bodyBytesMax))
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return refusal{http.StatusRequestEntityTooLarge, "body_too_large", "The body is too large", fmt.Sprintf("At most %d bytes are accepted.", tooLarge.Limit), nil}
+		return nil, refusal{http.StatusRequestEntityTooLarge, "body_too_large", "The body is too large", fmt.Sprintf("At most %d bytes are accepted.", tooLarge.Limit), nil}
 	} else if err != nil {
-		return refusal{http.StatusBadRequest, "body_unreadable", "The body could not be read", "It was cut short or framed wrongly.", nil}
+		return nil, refusal{http.StatusBadRequest, "body_unreadable", "The body could not be read", "It was cut short or framed wrongly.", nil}
 	}
 	if optional && len(bytes.TrimSpace(raw)) == 0 {
-		return nil
+		return raw, nil
 	}
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || media != "application/json" && !strings.HasSuffix(media, "+json") {
-		return refusal{http.StatusUnsupportedMediaType, "unsupported_media_type", "The body must be JSON", "Send the body as application/json.", nil}
+		return nil, refusal{http.StatusUnsupportedMediaType, "unsupported_media_type", "The body must be JSON", "Send the body as application/json.", nil}
 	}
 	err = json.Unmarshal(raw, into, json.RejectUnknownMembers(true))
 	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
-		return refusal{http.StatusBadRequest, "malformed_json", "The body is not acceptable JSON", sentence(syntactic.Err.Error() + " at byte " + strconv.FormatInt(syntactic.ByteOffset, 10)), nil}
+		return nil, refusal{http.StatusBadRequest, "malformed_json", "The body is not acceptable JSON", sentence(syntactic.Err.Error() + " at byte " + strconv.FormatInt(syntactic.ByteOffset, 10)), nil}
 	}
 	if semantic, ok := errors.AsType[*json.SemanticError](err); ok {
 		detail := "has a value of the wrong type"
 		if errors.Is(semantic.Err, json.ErrUnknownName) {
 			detail = "unknown field"
 		}
-		return InvalidError{{string(semantic.JSONPointer), detail}}
+		return nil, InvalidError{{string(semantic.JSONPointer), detail}}
 	}
 	if err != nil {
-		return refusal{http.StatusBadRequest, "malformed_json", "The body is not acceptable JSON", "It cannot be decoded.", nil}
+		return nil, refusal{http.StatusBadRequest, "malformed_json", "The body is not acceptable JSON", "It cannot be decoded.", nil}
 	}
-	return nil
+	return raw, nil
 }
 
 // write answers with a document.

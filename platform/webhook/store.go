@@ -1,7 +1,9 @@
 package webhook
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -24,6 +26,8 @@ var (
 	ErrTooMany = errors.New("there are as many subscriptions as are allowed")
 	// ErrState means that the subscription does not stand where the verb needs it.
 	ErrState = errors.New("the subscription's state does not allow it")
+	// ErrKeyReused means that the Idempotency-Key belongs to another request.
+	ErrKeyReused = errors.New("the Idempotency-Key was used for another request")
 	// ErrCursor means that a cursor is none that a list has returned.
 	ErrCursor = errors.New("cursor is none that a list has returned")
 )
@@ -42,27 +46,57 @@ type Scope struct {
 // signing secret, which is never told again. It begins pending: its sink is asked at
 // once.
 func (s *Store) Create(ctx context.Context, tenant, client string, sub Subscription) (Subscription, error) {
+	created, _, err := s.CreateOnce(ctx, tenant, client, Request{}, sub)
+	return created, err
+}
+
+// Request tells whether two requests to create a subscription are one.
+type Request struct {
+	Key  string // the client's Idempotency-Key; empty: there is none
+	Body []byte // as it was sent
+}
+
+func (q Request) digests(tenant, client string) (key, body []byte) {
+	if q.Key == "" {
+		return nil, nil
+	}
+	ofKey, ofBody := sha256.Sum256([]byte(tenant+"\x00"+client+"\x00"+q.Key)), sha256.Sum256(q.Body)
+	return ofKey[:], ofBody[:]
+}
+
+// CreateOnce is Create for a request that may come again. Then it returns the
+// subscription as it is now, and that the request is a repeat; the signing secrets are
+// told again for a day. The error is [ErrKeyReused] when the key is that of another body,
+// and [ErrState] when its subscription was deleted.
+func (s *Store) CreateOnce(ctx context.Context, tenant, client string, q Request, sub Subscription) (_ Subscription, repeated bool, err error) {
 	if sub.SinkCredential.bare() {
-		return Subscription{}, InvalidError{{"/sinkcredential", "want the credential with its secret"}}
+		return Subscription{}, false, InvalidError{{"/sinkcredential", "want the credential with its secret"}}
 	}
 	if _, err := sub.compile(s.config.Guard, s.offered); err != nil {
-		return Subscription{}, err
+		return Subscription{}, false, err
 	}
 	id, err := uuid.NewV7()
 	if err != nil {
-		return Subscription{}, fmt.Errorf("id of a subscription: %w", err)
+		return Subscription{}, false, fmt.Errorf("id of a subscription: %w", err)
 	}
+	key, requestBody := q.digests(tenant, client)
 	now := time.Now()
 	r := &row{id: id, tenant: tenant, client: client, state: Pending, stated: sub.stated(), credential: sub.SinkCredential, secrets: []Secret{newSecret(now)}}
 	document, credential, secrets, err := s.sealed(r)
 	if err != nil {
-		return Subscription{}, err
+		return Subscription{}, false, err
 	}
 	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		// The row of the generation makes creators wait for each other, so that the count
 		// holds when they commit.
 		if err := bump(ctx, tx); err != nil {
 			return err
+		}
+		if key != nil {
+			if earlier, err := s.earlier(ctx, tx, key, requestBody); err != nil || earlier != nil {
+				r, repeated = earlier, true
+				return err
+			}
 		}
 		var ofTenant, ofClient int
 		err := tx.QueryRow(ctx, `
@@ -77,9 +111,9 @@ func (s *Store) Create(ctx context.Context, tenant, client string, sub Subscript
 			return fmt.Errorf("%w: the client has %d", ErrTooMany, ofClient)
 		}
 		rows, err := tx.Query(ctx, `
-			insert into webhook_subscription (id, tenant, client, state, document, credential, secrets, lane, ask_at)
-			values ($1, $2, $3, 'pending', $4, $5, $6, $7, clock_timestamp())
-			returning `+rowColumns, id, tenant, client, document, credential, secrets, laneOf(id))
+			insert into webhook_subscription (id, tenant, client, state, document, credential, secrets, lane, ask_at, request_key, request_body)
+			values ($1, $2, $3, 'pending', $4, $5, $6, $7, clock_timestamp(), $8, $9)
+			returning `+rowColumns, id, tenant, client, document, credential, secrets, laneOf(id), key, requestBody)
 		if err != nil {
 			return err
 		}
@@ -87,12 +121,39 @@ func (s *Store) Create(ctx context.Context, tenant, client string, sub Subscript
 		return err
 	})
 	if err != nil {
-		return Subscription{}, fmt.Errorf("create subscription: %w", err)
+		return Subscription{}, false, fmt.Errorf("create subscription: %w", err)
 	}
 	s.woken()
 	created := r.subscription(now)
-	created.Signing = r.secrets
-	return created, nil
+	if now.Sub(r.createdAt) < toldAgainFor {
+		created.Signing = r.secrets
+	}
+	return created, repeated, nil
+}
+
+// toldAgainFor is for how long a repeat of the request that made a subscription is told
+// its secrets.
+const toldAgainFor = 24 * time.Hour
+
+// earlier returns the subscription that was made under a key; nil when there is none.
+func (s *Store) earlier(ctx context.Context, tx pgx.Tx, key, requestBody []byte) (*row, error) {
+	rows, err := tx.Query(ctx, "select "+rowColumns+", request_body from webhook_subscription where request_key = $1", key)
+	if err != nil {
+		return nil, err
+	}
+	var before []byte
+	r, err := pgx.CollectExactlyOneRow(rows, func(from pgx.CollectableRow) (*row, error) { return s.scan(from, &before) })
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, nil //nolint:nilnil // there is none, which is no error
+	case err != nil:
+		return nil, err
+	case !bytes.Equal(before, requestBody):
+		return nil, ErrKeyReused
+	case r.state == deleted:
+		return nil, fmt.Errorf("%w: the one of this Idempotency-Key was deleted", ErrState)
+	}
+	return r, nil
 }
 
 func (s *Subscription) stated() stated {

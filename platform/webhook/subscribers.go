@@ -84,14 +84,22 @@ func (a subscribers) list(w http.ResponseWriter, r *http.Request, scope Scope) e
 }
 
 func (a subscribers) create(w http.ResponseWriter, r *http.Request, _ Scope) error {
+	key, fault := gateway.IdempotencyKey(r)
+	if fault != "" {
+		return refusal{http.StatusBadRequest, "idempotency_key_invalid", "The Idempotency-Key is not valid", fault, nil}
+	}
 	var s Subscription
-	if err := body(w, r, &s, false); err != nil {
+	raw, err := rawBody(w, r, &s, false)
+	if err != nil {
 		return err
 	}
 	identity := gateway.IdentityOf(r.Context())
-	created, err := a.store.Create(r.Context(), identity.Tenant, identity.Client, s)
+	created, repeated, err := a.store.CreateOnce(r.Context(), identity.Tenant, identity.Client, Request{key, raw}, s)
 	if err == nil {
 		w.Header().Set("Location", basePath+"/"+created.ID)
+	}
+	if repeated {
+		w.Header().Set("Idempotency-Replayed", "true")
 	}
 	return one(w, http.StatusCreated, created, err)
 }

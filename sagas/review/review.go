@@ -19,7 +19,7 @@ const Within = 24 * time.Hour
 const threshold = 1_000_00
 
 // rest is what the nodes beside the decision may take.
-const rest = 15 * time.Minute
+const rest = 24 * time.Minute
 
 // New returns the saga that gives a person that much time to decide. Versions of it
 // that differ in that alone are the same saga.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -17,6 +18,11 @@ const (
 	triageNano    = 50_000_000 // $0.05
 	triageSeconds = 15 * 60
 )
+
+// triageWithin is how long each of the steps about a note may take. It is longer than
+// what calls models is away as a rule, and than it takes to find that it died in the
+// middle of a call: a step without an answer undoes the order.
+const triageWithin = 3 * time.Minute
 
 // triagePrompt is the published prompt that sorts notes. A person who publishes another
 // version, or moves its channel, changes what sagas ask from then on.
@@ -34,13 +40,14 @@ func triageBudget() saga.Node[Order] {
 			Name:     "reserve-triage",
 			Do:       saga.Call(ai.ReserveBudget, Order.reserveTriage, (*Order).triageReserved),
 			Undo:     saga.Undo(ai.ReserveBudget, ai.ReleaseBudget, Order.releaseReserved),
+			Timeout:  triageWithin,
 			OnReject: readByAPerson("reserve-triage", ai.BudgetExhausted, ai.RateLimited),
 		}}},
 	}
 }
 
-// triage has a model sort the note. Whatever keeps it from that, a person reads it: an
-// order is never lost for want of a model.
+// triage has a model sort the note. Where it cannot, a person reads it: no order is lost
+// because a model, its provider or its budget lacks.
 func triage() saga.Node[Order] {
 	return saga.Choice[Order]{
 		Name: "triage-note",
@@ -51,11 +58,13 @@ func triage() saga.Node[Order] {
 				NoUndo: "what was asked cannot be unasked, and what it cost stays spent",
 				OnReject: readByAPerson("triage", ai.BudgetExhausted, ai.RateLimited, ai.PriceUnknown, ai.CallRefused, ai.CallUnavailable,
 					ai.Uncertain, ai.OutputInvalid),
+				Timeout: triageWithin,
 			},
 			saga.Step[Order]{
-				Name:   "release-triage",
-				Do:     saga.Call(ai.ReleaseBudget, Order.releaseTriage, nil),
-				NoUndo: "it gives back what nobody needs any more",
+				Name:    "release-triage",
+				Do:      saga.Call(ai.ReleaseBudget, Order.releaseTriage, nil),
+				NoUndo:  "it gives back what nobody needs any more",
+				Timeout: triageWithin,
 			},
 		}}},
 	}

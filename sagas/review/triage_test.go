@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/events/ai"
@@ -61,6 +62,30 @@ func TestAPersonReadsWhatNoModelHas(t *testing.T) {
 		p.Run()
 		person(p, "reserve-triage-"+strings.ReplaceAll(string(code), "_", "-"))
 		p.Want(saga.Running, "", append([]string{"reserve-triage"}, held...)...)
+	}
+}
+
+// A call whose worker dies is known to be uncertain only after a while, and what calls
+// models may be away for some time.
+func TestAnOrderOutlivesWhatCallsModels(t *testing.T) {
+	request := request
+	request.Note = "please gift-wrap it"
+	for _, step := range []string{"reserve-triage", "triage", "release-triage"} {
+		answers := verdict(`{"verdict":"harmless"}`)
+		answer := answers[step]
+		answers[step] = play.Answer{Silent: true}
+		p := play.New(t, definition, request, answers)
+		p.Run()
+		p.Pass(90 * time.Second)
+		if r := p.Step(step); p.Saga.Status != saga.Running || r.Status != saga.StepRunning {
+			t.Fatalf("%s: the saga is %s and the step %s", step, p.Saga.Status, r.Status)
+		}
+		answers[step] = answer
+		p.Pass(time.Minute) // it is asked for again
+		p.Run()
+		if p.Saga.Status != saga.Completed {
+			t.Errorf("%s: the saga is %s", step, p.Saga.Status)
+		}
 	}
 }
 

@@ -38,6 +38,7 @@ type accepting struct {
 	gateway   *product.Process
 	jetstream *part
 	nothing   *part
+	dir       string // of all of them
 	folder    string // of JetStream
 	ends      []func()
 }
@@ -83,9 +84,14 @@ func acceptBench(ctx context.Context, options options) (report Report, err error
 	if err != nil {
 		return report, err
 	}
+	endFsyncs, err := fsyncs(a.dir)
+	if err != nil {
+		return report, err
+	}
 	open, dropped, err := openLoop(ctx, rate, options.duration, connections.post)
 	connections.close()
-	if err != nil {
+	synced, failed := endFsyncs()
+	if err = errors.Join(err, failed); err != nil {
 		return report, err
 	}
 	report.Load["open_loop_per_second"] = rate
@@ -99,10 +105,12 @@ func acceptBench(ctx context.Context, options options) (report Report, err error
 	report.add("cpu_us_per_request", closed.gateway, "µs")
 	report.add("cpu_broker_us_per_request", closed.jetstream, "µs")
 	report.add("cpu_client_us_per_request", closed.client, "µs")
+	report.add("others_cores", closed.others, "cores")
 	report.add("closed_p50_ms", quantile(closed.took, 0.50), "ms")
 	report.add("closed_p99_ms", quantile(closed.took, 0.99), "ms")
 	report.add("p50_ms", quantile(open, 0.50), "ms")
 	report.add("p99_ms", quantile(open, 0.99), "ms")
+	report.add("fsync_p99_ms", quantile(synced, 0.99), "ms")
 	report.add("open_dropped", float64(dropped), "requests")
 	report.add("nothing_per_second", nothing.rate, "1/s")
 	report.add("nothing_cpu_us_per_request", nothing.nothing, "µs")
@@ -136,6 +144,7 @@ type found struct {
 	rate float64
 
 	gateway, jetstream, nothing, client float64
+	others                              float64 // cores that other processes had
 }
 
 // closed has clients post orders one after another for that long.
@@ -166,18 +175,24 @@ func (a *accepting) closed(ctx context.Context, clients int, duration time.Durat
 	each := func(i int) float64 { return float64((after[i] - before[i]).Microseconds()) / n }
 	f.rate = n / elapsed.Seconds()
 	f.gateway, f.jetstream, f.nothing, f.client = each(0), each(1), each(2), each(3)
+	all := after[4] - before[4]
+	for i := range 4 {
+		all -= after[i] - before[i]
+	}
+	f.others = max(0, all.Seconds()/elapsed.Seconds())
 	return f, nil
 }
 
-// cpu returns what gateway, JetStream, the handler that does nothing and the load
-// generator have used.
-func (a *accepting) cpu() (used [4]time.Duration, err error) {
+// cpu returns what gateway, JetStream, the handler that does nothing, the load
+// generator and the whole machine have used.
+func (a *accepting) cpu() (used [5]time.Duration, err error) {
 	for i, pid := range []int{a.gateway.PID, a.jetstream.pid, a.nothing.pid, os.Getpid()} {
 		if used[i], err = cpuOfProcess(pid); err != nil {
 			return used, err
 		}
 	}
-	return used, nil
+	used[4], err = cpuOfMachine()
+	return used, err
 }
 
 // start starts everything and returns the versions of it.
@@ -186,6 +201,7 @@ func (a *accepting) start(ctx context.Context, options options) (map[string]stri
 	if err != nil {
 		return nil, err
 	}
+	a.dir = dir
 	a.ends = append(a.ends, func() { _ = os.RemoveAll(dir) })
 	options.say("building")
 	binary, err := product.Build(ctx, dir, false)

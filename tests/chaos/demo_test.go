@@ -39,6 +39,7 @@ func TestDemo(t *testing.T) {
 		} `json:"latency_ms"`
 		OrdersPerSecond float64  `json:"orders_per_second"`
 		Killed          []string `json:"killed"`
+		ProgressEvents  int      `json:"progress_events"`
 	}
 	decoder := json.NewDecoder(strings.NewReader(result.Stdout))
 	if err := decoder.Decode(&report); err != nil || decoder.More() {
@@ -67,6 +68,18 @@ func TestDemo(t *testing.T) {
 	}
 	if !slices.Contains(report.Killed, "engine") || !slices.Contains(report.Killed, "ai") || len(report.Killed) < 3 {
 		t.Errorf("it killed %q, want the engine, what calls models and another participant", report.Killed)
+	}
+	if report.ProgressEvents < 3 { // forward, back, and the end
+		t.Errorf("%d events told of the order that was undone", report.ProgressEvents)
+	}
+	steps := []string{"→ reserve-stock", "DELETE /v1/operations/", "← authorize-payment", "← reserve-stock", "← create-order", "compensated, code cancelled"}
+	for at, rest := 0, result.Stderr; at < len(steps); at++ {
+		_, after, found := strings.Cut(rest, steps[at])
+		if !found {
+			t.Errorf("it does not show %q after %v: %s", steps[at], steps[:at], result.Stderr)
+			break
+		}
+		rest = after
 	}
 	if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
 		t.Errorf("it leaves %v behind: %v", left, err)

@@ -40,13 +40,14 @@ type operation struct {
 	ID     string `json:"id"`
 	Status string `json:"status"`
 	Done   bool   `json:"done"`
-	Error  struct {
-		Code string `json:"code"`
-	} `json:"error"`
-	Steps []struct {
+	Steps  []struct {
 		Name   string `json:"name"`
 		Status string `json:"status"`
 	} `json:"steps"`
+	CreatedAt time.Time `json:"created_at"`
+	Error     struct {
+		Code string `json:"code"`
+	} `json:"error"`
 	Result struct {
 		Triage string `json:"triage"`
 	} `json:"result"`

@@ -104,6 +104,10 @@ func (d *demo) play(ctx context.Context) (Report, error) {
 	}
 	all := orders(d.Orders, d.Seed)
 	c := newClient(d.children[wire.Gateway].ready.HTTP, 4*d.Clients)
+	told, unshown := c.showUndone(ctx, d.Seed, d.Say)
+	if ctx.Err() != nil {
+		return Report{}, ctx.Err()
+	}
 	d.Say("\nplacing %d orders: some are declined, some repeated, some returned, some out of stock,\n  some with a note that a model reads (seed %d)", d.Orders, d.Seed)
 
 	var (
@@ -153,12 +157,16 @@ func (d *demo) play(ctx context.Context) (Report, error) {
 	}
 	elapsed := time.Since(begin)
 	report := summarise(results, elapsed)
-	report.Killed = killed
+	report.Killed, report.ProgressEvents = killed, told
+	if unshown != nil {
+		report.Invariants.Terminal = false
+		report.Problems = append(report.Problems, "terminal: "+unshown.Error())
+	}
 	d.Say("\nauditing the databases of the services")
 	if err := a.calls(ctx, &report); err != nil {
 		return report, err
 	}
-	stockOK, moneyOK, duplicates, problems, err := a.check(ctx, before, len(all))
+	stockOK, moneyOK, duplicates, problems, err := a.check(ctx, before, len(all)+1) // and the one that was followed
 	if err != nil {
 		return report, err
 	}

@@ -20,7 +20,10 @@ type Report struct {
 	LatencyMS       Percentiles `json:"latency_ms"`
 	OrdersPerSecond float64     `json:"orders_per_second"`
 	Killed          []string    `json:"killed"`
-	AI              AI          `json:"ai"`
+	// ProgressEvents counts the events that told of the one order that was followed
+	// while it was undone. It is none of Orders.
+	ProgressEvents int `json:"progress_events"`
+	AI             AI  `json:"ai"`
 }
 
 // Invariants are what must hold whatever was killed.

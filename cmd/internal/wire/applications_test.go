@@ -10,6 +10,7 @@ import (
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/events/asyncapi"
+	"github.com/countermand/countermand/platform/ai/route"
 	"github.com/countermand/countermand/platform/webhook"
 )
 
@@ -21,7 +22,7 @@ func TestOpenAPI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := table.OpenAPI(webhook.OpenAPI())
+	want, err := table.OpenAPI(route.OpenAPI(), webhook.OpenAPI())
 	if err != nil {
 		t.Fatal(err)
 	}

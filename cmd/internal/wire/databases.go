@@ -85,6 +85,10 @@ func randomHex() string {
 	return hex.EncodeToString(b[:])
 }
 
+// ErrNoAdministrator means that the server on which databases were to be made cannot be
+// reached, or does not let the user in.
+var ErrNoAdministrator = errors.New("connect as administrator")
+
 // CreateDatabases creates the roles' databases and users where they are missing,
 // migrates all schemas, and returns each role's database URL, and that of the gateway's
 // own as [GatewayStore]. adminURL must be a
@@ -92,7 +96,7 @@ func randomHex() string {
 func CreateDatabases(ctx context.Context, adminURL string, secrets Secrets) (map[string]string, error) {
 	admin, err := pgx.Connect(ctx, adminURL)
 	if err != nil {
-		return nil, fmt.Errorf("connect as administrator: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrNoAdministrator, err)
 	}
 	defer func() { _ = admin.Close(ctx) }()
 	for _, d := range databases {

@@ -19,6 +19,7 @@ import (
 	"github.com/countermand/countermand/events/asyncapi"
 	"github.com/countermand/countermand/events/shop"
 	"github.com/countermand/countermand/platform/admin"
+	"github.com/countermand/countermand/platform/ai/route"
 	"github.com/countermand/countermand/platform/broker"
 	"github.com/countermand/countermand/platform/gateway"
 	"github.com/countermand/countermand/platform/gateway/intake"
@@ -144,6 +145,27 @@ func ParseRoutes(name string, text []byte, lookupEnv func(string) (string, bool)
 	return gateway.ParseTable(name, text, c, lookupEnv)
 }
 
+// CheckRoutes reports what is wrong with the route table that a process would load,
+// before anything is started for it. Where services will be is not known yet.
+func CheckRoutes(file string) error {
+	name, text, err := ReadRoutes(file)
+	if err != nil {
+		return err
+	}
+	_, err = ParseRoutes(name, text, func(variable string) (string, bool) {
+		if value, ok := os.LookupEnv(variable); ok {
+			return value, true
+		}
+		for _, role := range Roles() {
+			if variable == UpstreamVariable(role) {
+				return "http://127.0.0.1", true
+			}
+		}
+		return "", false
+	})
+	return err
+}
+
 // loaded is a route table and what it was read from.
 type loaded struct {
 	*gateway.Table
@@ -194,9 +216,9 @@ func newGateway(
 		return nil, err
 	}
 	var resources []gateway.Resource
-	var described [][]byte
+	described := [][]byte{route.OpenAPI()}
 	if hooks != nil {
-		resources, described = hooks.Resources(config.Webhooks.Anonymous), [][]byte{webhook.OpenAPI()}
+		resources, described = hooks.Resources(config.Webhooks.Anonymous), append(described, webhook.OpenAPI())
 	}
 	settings := gateway.Config{
 		Secret: config.Secret, Hosts: config.Edge.Hosts, AsyncAPI: messages, Durability: config.Broker.Durability,

@@ -19,7 +19,10 @@ func listen(ctx context.Context, logger *slog.Logger, what, addr, fallback strin
 	var config net.ListenConfig
 	if addr != "" {
 		l, err := config.Listen(ctx, "tcp", addr)
-		if err != nil {
+		switch {
+		case errors.Is(err, syscall.EADDRINUSE):
+			return nil, fmt.Errorf("%s listener: %w: end what uses it or choose another address; port 0 picks a free one", what, err)
+		case err != nil:
 			return nil, fmt.Errorf("%s listener: %w", what, err)
 		}
 		return l, nil

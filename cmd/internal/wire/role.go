@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"go.uber.org/dig"
 	"go.uber.org/fx"
 	"go.uber.org/fx/fxevent"
 
@@ -50,14 +51,17 @@ func Start(ctx context.Context, config Config, process *Process) (*Running, erro
 	})
 	app := fx.New(options(config, process), fx.Supply(at))
 	if err := app.Err(); err != nil {
-		return nil, fmt.Errorf("build %s: %w", config.Role, errors.Join(err))
+		return nil, fmt.Errorf("build %s: %w", config.Role, cause(err))
 	}
 	if err := app.Start(ctx); err != nil {
-		return nil, fmt.Errorf("start %s: %w", config.Role, err)
+		return nil, fmt.Errorf("start %s: %w", config.Role, cause(err))
 	}
 	started.Store(true)
 	return &Running{Role: config.Role, URL: at.url, Open: at.open, app: app}, nil
 }
+
+// cause is what a constructor failed with, without the list of all that needed it.
+func cause(err error) error { return dig.RootCause(err) }
 
 // Wait returns when a part of the role has failed, with an error that says so, or
 // when ctx ends, with nil.
@@ -94,6 +98,7 @@ func options(config Config, process *Process) fx.Option {
 		fx.WithLogger(func(logger *slog.Logger) fxevent.Logger {
 			l := &fxevent.SlogLogger{Logger: logger}
 			l.UseLogLevel(slog.LevelDebug)
+			l.UseErrorLevel(slog.LevelDebug) // whoever starts and stops the role tells of them
 			return l
 		}),
 	)

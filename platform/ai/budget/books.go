@@ -19,7 +19,6 @@ import (
 // entry is how an attempt stands when the books are written, apart from the memory
 // that calls go on to change.
 type entry struct {
-	attempt  *Attempt // nil: of another process
 	id       uuid.UUID
 	number   int
 	call     Call
@@ -53,7 +52,7 @@ type hold struct {
 // snapshot returns how the attempt stands. The mutex is held.
 func (a *Attempt) snapshot() *entry {
 	e := &entry{
-		attempt: a, id: uuid.UUID(a.r.call.ID), number: a.number, call: a.r.call, holder: a.r.holder(), model: a.model,
+		id: uuid.UUID(a.r.call.ID), number: a.number, call: a.r.call, holder: a.r.holder(), model: a.model,
 		state: a.state, usage: a.usage, source: a.source, cost: a.cost, most: a.most, priced: a.price != nil,
 		reason: a.reason, begun: a.dispatched, known: a.stored, doubtful: isDoubtful(a.reason),
 	}

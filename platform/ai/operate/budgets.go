@@ -13,6 +13,7 @@ import (
 	"github.com/countermand/countermand/platform/ai/budget"
 	"github.com/countermand/countermand/platform/ai/price"
 	"github.com/countermand/countermand/platform/ai/prompt"
+	"github.com/countermand/countermand/platform/answer"
 )
 
 //go:embed openapi.json
@@ -67,7 +68,7 @@ type BudgetList struct {
 }
 
 func (a api) budgets(w http.ResponseWriter, r *http.Request) error {
-	limit, err := number(r, "limit", 100, 1000)
+	limit, err := answer.Number(r, "limit", 100, 1000)
 	if err != nil {
 		return err
 	}
@@ -80,7 +81,7 @@ func (a api) budgets(w http.ResponseWriter, r *http.Request) error {
 	if len(found) == limit {
 		list.Next = found[limit-1].Budget.ID
 	}
-	return write(w, http.StatusOK, list)
+	return answer.JSON(w, http.StatusOK, list)
 }
 
 func (a api) budget(w http.ResponseWriter, r *http.Request) error {
@@ -89,19 +90,19 @@ func (a api) budget(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if len(found) == 0 {
-		return failure{http.StatusNotFound, "not_found", "there is no budget of this id"}
+		return answer.No(http.StatusNotFound, "not_found", "there is no budget of this id")
 	}
-	return write(w, http.StatusOK, found[0])
+	return answer.JSON(w, http.StatusOK, found[0])
 }
 
 func (a api) put(w http.ResponseWriter, r *http.Request) error {
 	var b budget.Budget
-	if err := read(w, r, &b); err != nil {
+	if err := answer.Read(w, r, &b, bodyBytesMax); err != nil {
 		return err
 	}
 	id := r.PathValue("id")
 	if b.ID = cmp.Or(b.ID, id); b.ID != id {
-		return failure{http.StatusUnprocessableEntity, "invalid_budget", "the id in the body is not that of the path"}
+		return answer.No(http.StatusUnprocessableEntity, "invalid_budget", "the id in the body is not that of the path")
 	}
 	if err := a.Keeper.Put(r.Context(), b); err != nil {
 		return err
@@ -125,7 +126,7 @@ type UsageList struct {
 }
 
 func (a api) usage(w http.ResponseWriter, r *http.Request) error {
-	limit, err := number(r, "limit", 100, 1000)
+	limit, err := answer.Number(r, "limit", 100, 1000)
 	if err != nil {
 		return err
 	}
@@ -135,7 +136,7 @@ func (a api) usage(w http.ResponseWriter, r *http.Request) error {
 	for name, at := range map[string]*time.Time{"from": &list.From, "to": &list.To} {
 		if text := q.Get(name); text != "" {
 			if *at, err = time.Parse(time.RFC3339, text); err != nil {
-				return failure{http.StatusBadRequest, "invalid_" + name, name + " must be a time such as 2026-11-01T00:00:00Z"}
+				return answer.No(http.StatusBadRequest, "invalid_"+name, name+" must be a time such as 2026-11-01T00:00:00Z")
 			}
 		}
 	}
@@ -150,7 +151,7 @@ func (a api) usage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	list.Usage = append([]budget.UsageRow{}, found...)
-	return write(w, http.StatusOK, list)
+	return answer.JSON(w, http.StatusOK, list)
 }
 
 // UncertainList is the body of a list of uncertain attempts.
@@ -159,7 +160,7 @@ type UncertainList struct {
 }
 
 func (a api) uncertain(w http.ResponseWriter, r *http.Request) error {
-	limit, err := number(r, "limit", 100, 1000)
+	limit, err := answer.Number(r, "limit", 100, 1000)
 	if err != nil {
 		return err
 	}
@@ -167,7 +168,7 @@ func (a api) uncertain(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return write(w, http.StatusOK, UncertainList{append([]budget.Open{}, found...)})
+	return answer.JSON(w, http.StatusOK, UncertainList{append([]budget.Open{}, found...)})
 }
 
 // Resolution is the body that ends an uncertain attempt.
@@ -179,22 +180,22 @@ type Resolution struct {
 
 func (a api) resolve(w http.ResponseWriter, r *http.Request) error {
 	var body Resolution
-	if err := read(w, r, &body); err != nil {
+	if err := answer.Read(w, r, &body, bodyBytesMax); err != nil {
 		return err
 	}
 	call, err := ai.ParseCallID(r.PathValue("call"))
 	if err != nil {
-		return failure{http.StatusNotFound, "not_found", err.Error()}
+		return answer.No(http.StatusNotFound, "not_found", err.Error())
 	}
 	attempt, err := strconv.Atoi(r.PathValue("attempt"))
 	if err != nil || attempt < 1 || attempt > 1<<15-1 {
-		return failure{http.StatusNotFound, "not_found", "attempts are numbered from 1"}
+		return answer.No(http.StatusNotFound, "not_found", "attempts are numbered from 1")
 	}
 	var cost *ai.NanoUSD
 	if body.CostUSD != "" {
 		amount, err := ai.ParseUSD(body.CostUSD)
 		if err != nil {
-			return failure{http.StatusUnprocessableEntity, "invalid_cost", "cost_usd: " + err.Error()}
+			return answer.No(http.StatusUnprocessableEntity, "invalid_cost", "cost_usd: "+err.Error())
 		}
 		cost = &amount
 	}
@@ -217,7 +218,7 @@ func (a api) price(w http.ResponseWriter, r *http.Request) error {
 	m := ai.Model{Provider: r.PathValue("provider"), Name: r.PathValue("model")}
 	p, ok := a.Prices.Lookup(m, time.Now())
 	if !ok {
-		return failure{http.StatusNotFound, "price_unknown", m.String() + " has no price in " + a.Prices.Version() + "; state one in the price overlay"}
+		return answer.No(http.StatusNotFound, "price_unknown", m.String()+" has no price in "+a.Prices.Version()+"; state one in the price overlay")
 	}
-	return write(w, http.StatusOK, Price{p.Model, p.Version, p.Rates()})
+	return answer.JSON(w, http.StatusOK, Price{p.Model, p.Version, p.Rates()})
 }

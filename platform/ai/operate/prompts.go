@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/countermand/countermand/platform/ai/prompt"
+	"github.com/countermand/countermand/platform/answer"
 )
 
 func (a api) registerPrompts(mux *http.ServeMux) {
@@ -27,7 +28,7 @@ func (a api) prompts(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return write(w, http.StatusOK, PromptList{append([]prompt.Listed{}, found...)})
+	return answer.JSON(w, http.StatusOK, PromptList{append([]prompt.Listed{}, found...)})
 }
 
 func (a api) prompt(w http.ResponseWriter, r *http.Request) error {
@@ -35,19 +36,19 @@ func (a api) prompt(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return write(w, http.StatusOK, found)
+	return answer.JSON(w, http.StatusOK, found)
 }
 
 func (a api) publish(w http.ResponseWriter, r *http.Request) error {
 	var p prompt.Prompt
-	if err := read(w, r, &p); err != nil {
+	if err := answer.Read(w, r, &p, bodyBytesMax); err != nil {
 		return err
 	}
 	version, err := a.Prompts.Publish(r.Context(), r.URL.Query().Get("tenant"), p)
 	if err != nil {
 		return err
 	}
-	return write(w, http.StatusCreated, version)
+	return answer.JSON(w, http.StatusCreated, version)
 }
 
 // Move is the body that has a channel stand for a version.
@@ -57,7 +58,7 @@ type Move struct {
 
 func (a api) move(w http.ResponseWriter, r *http.Request) error {
 	var body Move
-	if err := read(w, r, &body); err != nil {
+	if err := answer.Read(w, r, &body, bodyBytesMax); err != nil {
 		return err
 	}
 	err := a.Prompts.Move(r.Context(), r.URL.Query().Get("tenant"), r.PathValue("slug"), r.PathValue("channel"), body.Version)

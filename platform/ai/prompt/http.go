@@ -11,6 +11,7 @@ import (
 
 	"github.com/countermand/countermand/platform/ai"
 	"github.com/countermand/countermand/platform/ai/budget"
+	"github.com/countermand/countermand/platform/answer"
 )
 
 // Base is where prompts are called.
@@ -43,9 +44,9 @@ func NewHandler(config HandlerConfig) http.Handler {
 	}
 	h := handler{config}
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+Base+"/{reference}", h.answering(h.call))
-	mux.HandleFunc("GET "+Base, h.answering(h.list))
-	mux.HandleFunc("GET "+Base+"/openapi.json", h.answering(h.openAPI))
+	mux.HandleFunc("POST "+Base+"/{reference}", answer.Handler(h.explain, h.call))
+	mux.HandleFunc("GET "+Base, answer.Handler(h.explain, h.list))
+	mux.HandleFunc("GET "+Base+"/openapi.json", answer.Handler(h.explain, h.openAPI))
 	return mux
 }
 
@@ -55,7 +56,7 @@ func (h handler) call(w http.ResponseWriter, r *http.Request) error {
 	caller := h.Caller(r)
 	variables, err := io.ReadAll(http.MaxBytesReader(w, r.Body, variablesMax))
 	if err != nil {
-		return problem{http.StatusRequestEntityTooLarge, "too_large", "the body has more than " + strconv.Itoa(variablesMax) + " bytes", nil}
+		return answer.No(http.StatusRequestEntityTooLarge, "too_large", "the body has more than "+strconv.Itoa(variablesMax)+" bytes")
 	}
 	ready, err := h.Runner.Prepare(r.Context(), caller, r.PathValue("reference"), variables)
 	if err != nil {
@@ -78,7 +79,7 @@ func (h handler) call(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return send(w, http.StatusOK, "application/json", result)
+	return answer.JSON(w, http.StatusOK, result)
 }
 
 func (h handler) list(w http.ResponseWriter, r *http.Request) error {
@@ -86,7 +87,7 @@ func (h handler) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return send(w, http.StatusOK, "application/json", map[string]any{"prompts": append([]Listed{}, found...)})
+	return answer.JSON(w, http.StatusOK, map[string]any{"prompts": append([]Listed{}, found...)})
 }
 
 func (h handler) openAPI(w http.ResponseWriter, r *http.Request) error {
@@ -94,7 +95,7 @@ func (h handler) openAPI(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return send(w, http.StatusOK, "application/json", json.RawMessage(document))
+	return answer.JSON(w, http.StatusOK, json.RawMessage(document))
 }
 
 // prefersAsync reports whether the client does not want to wait (RFC 7240).
@@ -107,72 +108,38 @@ func prefersAsync(h http.Header) bool {
 	return false
 }
 
-// problem is an answer that says no.
-type problem struct {
-	status int
-	code   string
-	detail string
-	faults []string
+// explain tells the client what an error is.
+func (h handler) explain(w http.ResponseWriter, r *http.Request, err error) answer.Problem {
+	if refusal, ok := errors.AsType[*budget.Refusal](err); ok && refusal.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(refusal.RetryAfter.Seconds())+1))
+	}
+	p := h.problemOf(err)
+	if p.Status == http.StatusInternalServerError {
+		h.Logger.ErrorContext(r.Context(), "prompt failed", "path", r.URL.Path, "error", err)
+	}
+	return p
 }
 
-func (p problem) Error() string { return p.code + ": " + p.detail }
-
-// answering turns errors into problem documents (RFC 9457).
-func (h handler) answering(handle func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		err := handle(w, r)
-		if err == nil || r.Context().Err() != nil {
-			return
-		}
-		p := h.problemOf(err)
-		if p.status == http.StatusInternalServerError {
-			h.Logger.ErrorContext(r.Context(), "prompt failed", "path", r.URL.Path, "error", err)
-		}
-		body := map[string]any{
-			"type": "urn:countermand:problem:" + p.code, "title": http.StatusText(p.status), "status": p.status, "code": p.code,
-			"detail": p.detail, "instance": r.URL.Path, "retriable": p.status == http.StatusTooManyRequests || p.status >= 502,
-		}
-		if p.faults != nil {
-			body["errors"] = p.faults
-		}
-		if refusal, ok := errors.AsType[*budget.Refusal](err); ok && refusal.RetryAfter > 0 {
-			w.Header().Set("Retry-After", strconv.Itoa(int(refusal.RetryAfter.Seconds())+1))
-		}
-		_ = send(w, p.status, "application/problem+json", body)
-	}
-}
-
-func (h handler) problemOf(err error) problem {
-	if p, ok := errors.AsType[problem](err); ok {
-		return p
-	}
+func (h handler) problemOf(err error) answer.Problem {
 	if refusal, ok := errors.AsType[*budget.Refusal](err); ok {
-		return problem{refusal.HTTPStatus(), string(refusal.Code), refusal.Detail, nil}
+		return answer.No(refusal.HTTPStatus(), string(refusal.Code), refusal.Detail)
 	}
 	if invalid, ok := errors.AsType[*InvalidError](err); ok {
-		return problem{http.StatusUnprocessableEntity, "invalid_variables", invalid.Error(), invalid.Faults}
+		return answer.Problem{Status: http.StatusUnprocessableEntity, Code: "invalid_variables", Detail: invalid.Error(), Errors: invalid.Faults}
 	}
 	if output, ok := errors.AsType[*OutputError](err); ok {
-		return problem{http.StatusBadGateway, "output_invalid", output.Error(), output.Faults}
+		return answer.Problem{Status: http.StatusBadGateway, Code: "output_invalid", Detail: output.Error(), Errors: output.Faults}
 	}
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return problem{http.StatusNotFound, "prompt_not_found", strings.TrimSpace(err.Error()) + "; GET " + Base + " tells which there are", nil}
+		return answer.No(http.StatusNotFound, "prompt_not_found", strings.TrimSpace(err.Error())+"; GET "+Base+" tells which there are")
 	case errors.Is(err, ErrUnavailable):
-		return problem{http.StatusServiceUnavailable, "prompts_unavailable", "the prompts cannot be read; try again soon", nil}
+		return answer.No(http.StatusServiceUnavailable, "prompts_unavailable", "the prompts cannot be read; try again soon")
 	}
 	if h.Explain != nil {
 		if status, code, detail, ok := h.Explain(err); ok {
-			return problem{status, code, detail, nil}
+			return answer.No(status, code, detail)
 		}
 	}
-	return problem{http.StatusInternalServerError, "internal", "the prompt failed; the log says why", nil}
-}
-
-func send(w http.ResponseWriter, status int, contentType string, body any) error {
-	w.Header().Set("Content-Type", contentType)
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // the client is gone when this fails
-	return nil
+	return answer.No(http.StatusInternalServerError, "internal", "the prompt failed; the log says why")
 }

@@ -298,6 +298,7 @@ func TestAServerThatComesLateIsWaitedFor(t *testing.T) {
 // A cluster with much to do makes topics in its own time, and its answers may come
 // when nobody waits for them any more.
 func TestABusyClusterMakesTopicsInItsOwnTime(t *testing.T) {
+	t.Parallel()
 	const timeout = 100 * time.Millisecond
 	for _, key := range []kmsg.Key{kmsg.Metadata, kmsg.CreateTopics, kmsg.DescribeConfigs} {
 		t.Run(key.Name(), func(t *testing.T) {

@@ -10,15 +10,13 @@ import (
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/broker"
-	"github.com/countermand/countermand/platform/broker/kafkabroker"
 	"github.com/countermand/countermand/platform/broker/watermillbroker"
 )
 
 // TestWatermillSuite runs watermill's own suite for Pub/Sub implementations on
 // Kafka, as package watermillbroker does on JetStream.
 func TestWatermillSuite(t *testing.T) {
-	// It makes dozens of topics at the same time, which takes a busy machine a while.
-	b := connect(t, start(t).Addr(), func(c *kafkabroker.Config) { c.Timeout = patience })
+	b := connect(t, start(t).Addr())
 	features := tests.Features{
 		ConsumerGroups:    true,
 		GuaranteedOrder:   true,
