@@ -3,8 +3,8 @@ package shop_test
 import (
 	"testing"
 
-	"github.com/countermand/countermand/events/shop"
 	"github.com/countermand/countermand/events/schema/schematest"
+	"github.com/countermand/countermand/events/shop"
 )
 
 func TestTheCommittedSchemasMatchTheTypes(t *testing.T) { schematest.Check(t, shop.Contracts()...) }

@@ -34,7 +34,7 @@ func Check(t *testing.T, contracts ...events.Contract) {
 				t.Fatal(err)
 			}
 		}
-		if got, err := os.ReadFile(file); err != nil || string(got) != string(document) {
+		if got, err := os.ReadFile(file); err != nil || string(got) != string(document) { //nolint:gosec // its name is a contract's
 			t.Errorf("%s differs from the Go type; run the test with -update", file)
 		}
 	}
