@@ -196,6 +196,12 @@ ai-clients: ## Run the official clients of OpenAI, Anthropic and Google through 
 	@cd tests/aiclients/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error \
 		&& cd .. && GOWORK=off go test -count=1 ./...
 
+.PHONY: edge-clients
+edge-clients: build ## Use the edge with the npm clients for CloudEvents, server-sent events, WebSockets and Standard Webhooks; needs Node.js 20 and npm
+	@command -v node >/dev/null && command -v npm >/dev/null \
+		|| { echo 'The edge is NOT TESTED with the clients for JavaScript: node and npm are missing. Install Node.js 20.3 or newer.'; exit 1; }
+	@cd tests/edgeclients && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && node --test --test-reporter=spec
+
 .PHONY: asyncapi
 asyncapi: ## Check the AsyncAPI documents with the official parser; needs Node.js 18 and npm
 	@command -v node >/dev/null && command -v npm >/dev/null \
