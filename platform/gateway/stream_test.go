@@ -135,22 +135,30 @@ func TestLongPoll(t *testing.T) {
 		return ids
 	}
 	s.publish(fact("placed", "a", 1), fact("placed", "a", 2), fact("placed", "a", 3))
-	first := s.get("/v1/events?limit=2&after="+begin.Header.Get("Last-Event-ID"), batchHeader, "Prefer: wait=10")
-	if got := page(first); !slices.Equal(got, []string{"a-1", "a-2"}) {
-		t.Errorf("the first page is %v", got)
+	// A page has what the gateway has by then, so one may have less than its limit.
+	answer := s.get("/v1/events?limit=2&after="+begin.Header.Get("Last-Event-ID"), batchHeader, "Prefer: wait=10")
+	var got []string
+	for {
+		ids := page(answer)
+		if len(ids) > 2 {
+			t.Errorf("a page of two has %v", ids)
+		}
+		if got := answer.Header.Get("Preference-Applied"); got != "wait=10" {
+			t.Errorf("applied %q", got)
+		}
+		if got = append(got, ids...); len(got) >= 3 {
+			break
+		}
+		next, rel, _ := strings.Cut(strings.TrimPrefix(answer.Header.Get("Link"), "<"), ">")
+		if rel != `; rel="next"` {
+			t.Fatalf("link %q", answer.Header.Get("Link"))
+		}
+		answer = s.get(next, batchHeader, "Prefer: wait=10")
 	}
-	if got := first.Header.Get("Preference-Applied"); got != "wait=10" {
-		t.Errorf("applied %q", got)
+	if !slices.Equal(got, []string{"a-1", "a-2", "a-3"}) {
+		t.Errorf("the pages have %v", got)
 	}
-	next, rel, _ := strings.Cut(strings.TrimPrefix(first.Header.Get("Link"), "<"), ">")
-	if rel != `; rel="next"` {
-		t.Errorf("link %q", first.Header.Get("Link"))
-	}
-	second := s.get(next, batchHeader, "Prefer: wait=10")
-	if got := page(second); !slices.Equal(got, []string{"a-3"}) {
-		t.Errorf("the second page is %v", got)
-	}
-	at := second.Header.Get("Last-Event-ID")
+	at := answer.Header.Get("Last-Event-ID")
 	if none := s.get("/v1/events", batchHeader, "Last-Event-ID: "+at, "Prefer: wait=1"); none.StatusCode != http.StatusNoContent || none.Header.Get("Last-Event-ID") == "" {
 		t.Errorf("nothing is answered %s", none.Status)
 	}

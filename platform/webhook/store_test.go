@@ -361,6 +361,7 @@ func TestOldDeliveriesAndDeletedSubscriptionsAreCleanedUp(t *testing.T) {
 	gone := r.active(sink.URL)
 	r.match(fact(t, "more", "k"))
 	r.untilEnded(gone.ID, 1, webhook.DeliveryDelivered)
+	r.untilEnded(s.ID, 4, webhook.DeliveryDelivered)
 	if err := r.store.Delete(t.Context(), everyone, gone.ID, 0); err != nil {
 		t.Fatal(err)
 	}
