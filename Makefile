@@ -65,7 +65,7 @@ test: export GOGC ?= 400
 .PHONY: test
 test: ## Run all tests, with a real PostgreSQL and NATS that it starts itself
 	@$(if $(filter 1,$(RACE)),$(if $(CC_FOUND),,echo 'No C compiler was found: the tests run WITHOUT the race detector.'),echo 'The tests run without the race detector, as asked.')
-	@echo 'Compiling and testing $(words $(MODULES)) modules: the first time takes several minutes, later ones less than 4.'
+	@echo 'Compiling and testing $(words $(MODULES)) modules: the first time takes several minutes, later ones about 5.'
 	@go run ./platform/embedded/cmd/withpostgres -- bash -c '\
 		code=0; \
 		go test $(RACE_FLAG) $(LEAN) $(AT_ONCE) -timeout 10m $(TEST_FLAGS) $(call packages,$(filter-out tests,$(MODULES))) || code=$$?; \
