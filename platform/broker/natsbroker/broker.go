@@ -81,6 +81,7 @@ const partitionsKey = "countermand-partitions"
 // Broker implements [broker.Broker] on a NATS connection that the caller owns.
 type Broker struct {
 	conn   *nats.Conn
+	loss   *loss
 	js     jetstream.JetStream
 	config Config
 
@@ -99,7 +100,7 @@ func New(conn *nats.Conn, config Config) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("jetstream: %w", err)
 	}
-	return &Broker{conn: conn, js: js, config: config.withDefaults(), lines: make(map[string]*line), ackWait: ackWaitDefault}, nil
+	return &Broker{conn: conn, loss: watch(conn), js: js, config: config.withDefaults(), lines: make(map[string]*line), ackWait: ackWaitDefault}, nil
 }
 
 // Partitions implements [broker.Broker].

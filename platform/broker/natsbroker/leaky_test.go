@@ -3,6 +3,7 @@ package natsbroker
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/countermand/countermand/platform/broker"
 )
 
 // leaky is a way to a server that can lose one thing that a client sends, and breaks
@@ -80,4 +83,25 @@ func TestAckThatIsLostOnItsWayIsSentAgain(t *testing.T) {
 	if d := nextOf(t, group); d.Event.ID != "a-1" || d.Attempt != 1 {
 		t.Errorf("after it comes %s, attempt %d", d.Event.ID, d.Attempt)
 	}
+}
+
+// An ack that a broken connection would have brought is not waited for.
+func TestPublishEndsWithTheConnection(t *testing.T) {
+	server, _ := newRestartable(t)
+	way := &leaky{to: server, lost: make(chan struct{}, 1)}
+	conn, err := nats.Connect("", nats.InProcessServer(way), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	b := on(t, conn, Config{Timeout: time.Hour})
+	publish(t, b, messages("a", 1)...)
+	mark := []byte("PUB")
+	way.lose.Store(&mark)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if receipts := b.PublishBatch(ctx, messages("b", 1)); !errors.Is(receipts[0].Err, broker.ErrUnavailable) || ctx.Err() != nil {
+		t.Errorf("it ends with %v, want ErrUnavailable at once", receipts[0].Err)
+	}
+	publish(t, b, messages("b", 1)...)
 }

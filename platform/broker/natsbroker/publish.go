@@ -205,9 +205,15 @@ type apiError struct {
 
 func (e *apiError) Error() string { return fmt.Sprintf("jetstream: %s (%d)", e.Description, e.ErrCode) }
 
-// request publishes msg and waits for its durable ack.
+// request publishes msg and waits for its durable ack, until ctx ends or the connection
+// is lost.
 func (b *Broker) request(ctx context.Context, msg *nats.Msg) (pubAck, error) {
+	ctx, cancel := b.loss.bound(ctx)
+	defer cancel()
 	reply, err := b.conn.RequestMsgWithContext(ctx, msg)
+	if err != nil && errors.Is(context.Cause(ctx), errLost) {
+		err = errLost
+	}
 	switch {
 	case errors.Is(err, nats.ErrMaxPayload):
 		return pubAck{}, fmt.Errorf("%w: %w", broker.ErrRejected, err)
