@@ -13,8 +13,9 @@ type partitionID struct {
 }
 
 // leaders returns the server that leads each partition of the topics, as far as
-// the client knows; negative for one that nobody leads. It costs no round trip. Requests are routed by the same
-// knowledge, so partitions that share a leader here may share a request.
+// the client knows; negative for one that nobody leads. It costs no round trip.
+// Requests are routed by the same knowledge, so partitions that share a leader here
+// may share a request.
 func (b *Broker) leaders(ctx context.Context, topics ...string) map[partitionID]int32 {
 	answer, err := b.transport.RoundTrip(ctx, b.addr, &metadata.Request{TopicNames: topics})
 	if err != nil {

@@ -93,8 +93,9 @@ type Broker struct {
 
 var _ broker.Broker = (*Broker)(nil)
 
-// New returns a broker on conn. It does no I/O. The connection should be made
-// with MaxReconnects(-1): the default gives up for good after two minutes.
+// New returns a broker on conn. It does no I/O, and watches the connection until that
+// is closed. The connection should be made with MaxReconnects(-1): the default gives up
+// for good after two minutes.
 func New(conn *nats.Conn, config Config) (*Broker, error) {
 	js, err := jetstream.New(conn)
 	if err != nil {

@@ -14,5 +14,5 @@ func TestFollow(t *testing.T) {
 
 func TestStreamsGoThroughAnOutage(t *testing.T) {
 	server, _ := newRestartable(t)
-	streamtest.Outage(t, &suiteServer{restartable: server})
+	streamtest.Outage(t, &suiteServer{RestartableNATS: server})
 }

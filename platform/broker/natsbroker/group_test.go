@@ -64,10 +64,7 @@ func TestGroup(t *testing.T) {
 		b := on(t, conn, Config{})
 		b.ackWait = 300 * time.Millisecond
 		publish(t, b, message("a", 1))
-		dying, err := server.server.Connect()
-		if err != nil {
-			t.Fatal(err)
-		}
+		dying := server.Connect(t)
 		member := on(t, dying, Config{})
 		member.ackWait = b.ackWait
 		nextOf(t, subscribe(t, member, "g"))
@@ -105,8 +102,8 @@ func TestGroup(t *testing.T) {
 			t.Fatal(err)
 		}
 		held := nextOf(t, group)
-		server.server.Stop()
-		server.start(t)
+		server.Stop()
+		server.Start(t)
 		if err := held.Ack(t.Context()); err != nil {
 			t.Fatal(err)
 		}

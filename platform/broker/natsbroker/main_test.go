@@ -3,8 +3,6 @@ package natsbroker
 import (
 	"context"
 	"fmt"
-	"net"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,7 +11,6 @@ import (
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/broker"
-	"github.com/countermand/countermand/platform/embedded"
 	"github.com/countermand/countermand/platform/embedded/embeddedtest"
 )
 
@@ -131,45 +128,10 @@ func keyIDs(key string, from, to int) []string {
 	return all
 }
 
-// restartable is a server that can be stopped and started again on its store
-// while clients stay, as they do with a server of their own process.
-type restartable struct {
-	dir     string
-	server  *embedded.NATS
-	current atomic.Pointer[nats.InProcessConnProvider]
-}
-
-func (r *restartable) start(t *testing.T) {
+// newRestartable returns a server that can be stopped and started again, and a
+// connection that finds it again.
+func newRestartable(t *testing.T) (*embeddedtest.RestartableNATS, *nats.Conn) {
 	t.Helper()
-	server, err := embedded.StartNATS(embedded.NATSConfig{StoreDir: r.dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.server = server
-	// The options that its Connect sets hold the way into this server.
-	probe, err := server.Connect(func(o *nats.Options) error {
-		provider := o.InProcessServer
-		r.current.Store(&provider)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	probe.Close()
+	server := embeddedtest.Restartable(t)
+	return server, server.Connect(t)
 }
-
-func newRestartable(t *testing.T) (*restartable, *nats.Conn) {
-	t.Helper()
-	r := &restartable{dir: t.TempDir()}
-	r.start(t)
-	t.Cleanup(func() { r.server.Stop() })
-	conn, err := nats.Connect("", nats.InProcessServer(r), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Close)
-	return r, conn
-}
-
-// InProcessConn implements [nats.InProcessConnProvider].
-func (r *restartable) InProcessConn() (net.Conn, error) { return (*r.current.Load()).InProcessConn() }

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/countermand/countermand/platform/broker"
+	"github.com/countermand/countermand/platform/embedded/embeddedtest"
 )
 
 func TestReader(t *testing.T) {
@@ -63,8 +64,8 @@ func TestReader(t *testing.T) {
 		publish(t, b, messages("a", 100)...)
 		reader := read(t, b, everything(b))
 		got := next(t, reader, 40)
-		server.server.Stop()
-		server.start(t)
+		server.Stop()
+		server.Start(t)
 		reader2 := read(t, b, everything(b)) // opened while the first one heals
 		publish(t, b, messages("a", 150)[100:]...)
 		got = append(got, next(t, reader, 110)...)
@@ -131,7 +132,7 @@ func TestReader(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		server.server.Stop()
+		server.Stop()
 		begin := time.Now()
 		reader.Close()
 		if took := time.Since(begin); took > 2*time.Second {
@@ -140,7 +141,7 @@ func TestReader(t *testing.T) {
 		if _, err := reader.Next(t.Context(), 1); !errors.Is(err, broker.ErrUnavailable) {
 			t.Errorf("Next after Close = %v", err)
 		}
-		server.start(t)
+		server.Start(t)
 	})
 }
 
@@ -161,7 +162,7 @@ func delivered(t *testing.T, b *Broker) (n uint64) {
 // cutLine is a way into a server whose newest connection can be held, so that
 // nothing arrives any more, and cut.
 type cutLine struct {
-	server *restartable
+	server *embeddedtest.RestartableNATS
 
 	mu   sync.Mutex
 	conn *heldConn
@@ -222,8 +223,8 @@ func TestTail(t *testing.T) {
 		b := on(t, conn, Config{})
 		publish(t, b, message("before", 0))
 		reader := tail(t, b)
-		server.server.Stop()
-		server.start(t)
+		server.Stop()
+		server.Start(t)
 		publish(t, b, messages("a", 5)...)
 		if got := ids(next(t, reader, 5)); !slices.Equal(got, keyIDs("a", 0, 5)) {
 			t.Errorf("got %v", got)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/broker/brokertest"
+	"github.com/countermand/countermand/platform/embedded/embeddedtest"
 )
 
 func TestBroker(t *testing.T) {
@@ -18,7 +19,7 @@ func TestBroker(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return &suiteServer{restartable: server, broker: b}
+		return &suiteServer{RestartableNATS: server, broker: b}
 	})
 }
 
@@ -26,18 +27,14 @@ const suiteAckWait = 2 * time.Second
 
 // suiteServer is a JetStream server as the suite wants it.
 type suiteServer struct {
-	*restartable
+	*embeddedtest.RestartableNATS
 	broker *Broker // for what clients cannot do
 }
 
 // Connect implements [brokertest.Server].
 func (s *suiteServer) Connect(t *testing.T) brokertest.Client {
 	t.Helper()
-	conn, err := nats.Connect("", nats.InProcessServer(s), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Close)
+	conn := s.RestartableNATS.Connect(t)
 	b, err := New(conn, Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -47,12 +44,12 @@ func (s *suiteServer) Connect(t *testing.T) brokertest.Client {
 }
 
 // Stop implements [brokertest.Server].
-func (s *suiteServer) Stop(*testing.T) { s.server.Stop() }
+func (s *suiteServer) Stop(*testing.T) { s.RestartableNATS.Stop() }
 
 // Start implements [brokertest.Server].
 func (s *suiteServer) Start(t *testing.T) {
 	t.Helper()
-	s.start(t)
+	s.RestartableNATS.Start(t)
 }
 
 // Remove implements [brokertest.Server]: the stream goes, with its other topics.

@@ -58,7 +58,7 @@ func (r *RestartableNATS) Stop() { r.server.Stop() }
 // It is closed when the test ends.
 func (r *RestartableNATS) Connect(t testing.TB) *nats.Conn {
 	t.Helper()
-	conn, err := nats.Connect("", nats.InProcessServer(provider{r}), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+	conn, err := nats.Connect("", nats.InProcessServer(r), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
 	if err != nil {
 		t.Fatalf("embeddedtest: %v", err)
 	}
@@ -66,8 +66,8 @@ func (r *RestartableNATS) Connect(t testing.TB) *nats.Conn {
 	return conn
 }
 
-// provider leads to the server that runs now.
-type provider struct{ *RestartableNATS }
-
-// InProcessConn implements [nats.InProcessConnProvider].
-func (p provider) InProcessConn() (net.Conn, error) { return (*p.current.Load()).InProcessConn() }
+// InProcessConn implements [nats.InProcessConnProvider]: it leads to the server that
+// runs now.
+func (r *RestartableNATS) InProcessConn() (net.Conn, error) {
+	return (*r.current.Load()).InProcessConn()
+}
