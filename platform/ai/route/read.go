@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/countermand/countermand/platform/ai/wire"
 	"github.com/countermand/countermand/platform/ai/wire/body"
@@ -36,8 +35,6 @@ func (x *exchange) read() error {
 	case err != nil:
 		return &wire.Error{Status: http.StatusBadRequest, Code: "body_unreadable", Message: "The body did not arrive."}
 	}
-	// The read deadline was for the body; it would end an answer that takes longer.
-	_ = x.out.control.SetReadDeadline(time.Time{})
 	o, err := body.Parse(data.Bytes())
 	if err != nil {
 		return wire.Invalid("", sentence(err.Error()))
