@@ -22,9 +22,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
 
 	"github.com/countermand/countermand/platform/saga"
@@ -92,7 +90,7 @@ type Definitions struct {
 // Register adds the API to mux.
 func Register(mux *http.ServeMux, config Config) {
 	a := &api{reader: config.Reader, operator: config.Operator, logger: config.Logger}
-	handle := func(pattern string, handler http.HandlerFunc) { mux.Handle(pattern, guard(handler)) }
+	handle := func(pattern string, handler http.HandlerFunc) { mux.Handle(pattern, Protect(handler)) }
 	handle("GET /admin/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(document) // the client is gone when this fails
@@ -118,31 +116,6 @@ type api struct {
 	reader   Reader
 	operator Operator
 	logger   *slog.Logger
-}
-
-// guard keeps web pages out that a browser on the operator's machine shows: those
-// of other origins, and those that have their name resolved to loopback.
-func guard(next http.Handler) http.Handler {
-	protection := http.NewCrossOriginProtection()
-	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		refuse(w, r, http.StatusForbidden, "cross_origin", "a page of another origin must not give orders")
-	}))
-	inner := protection.Handler(next)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); ok && local.IP.IsLoopback() && !loopback(r.Host) {
-			refuse(w, r, http.StatusForbidden, "host_not_allowed", "this listener is on loopback and is called localhost or by its address, not "+r.Host)
-			return
-		}
-		inner.ServeHTTP(w, r)
-	})
-}
-
-func loopback(host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
 func etag(revision int64) string { return `"` + strconv.FormatInt(revision, 10) + `"` }

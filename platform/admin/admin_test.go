@@ -232,8 +232,8 @@ func TestReading(t *testing.T) {
 	t.Run("a page that had its name resolved to loopback reads nothing", func(t *testing.T) {
 		o.problem(get("sagas", "Host: evil.example:8081"), http.StatusForbidden, "host_not_allowed")
 		for _, host := range []string{"localhost:8081", "127.0.0.1", "[::1]:8081"} {
-			if a := get("sagas", "Host: "+host); a.status != http.StatusOK {
-				t.Errorf("host %s is answered %d", host, a.status)
+			if a := get("sagas", "Host: "+host); a.status != http.StatusOK || a.header.Get("X-Content-Type-Options") != "nosniff" {
+				t.Errorf("host %s is answered %d %v", host, a.status, a.header)
 			}
 		}
 	})

@@ -60,7 +60,7 @@ const (
 //	POST /admin/v1/keys/{id}:revoke  ends it
 func RegisterKeys(mux *http.ServeMux, store *apikey.Store, logger *slog.Logger) {
 	a := &keysAPI{api{logger: logger}, store}
-	handle := func(pattern string, handler http.HandlerFunc) { mux.Handle(pattern, guard(handler)) }
+	handle := func(pattern string, handler http.HandlerFunc) { mux.Handle(pattern, Protect(handler)) }
 	handle("GET /admin/v1/keys", a.list)
 	handle("POST /admin/v1/keys", a.create)
 	handle("GET /admin/v1/keys/{id}", a.get)

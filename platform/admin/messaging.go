@@ -96,7 +96,7 @@ func (m *Messaging) stores(service string) []*deadletter.Store {
 //	POST /admin/v1/outbox-rows/{id}:VERB   requeue, discard
 func RegisterMessaging(mux *http.ServeMux, messaging *Messaging, logger *slog.Logger) {
 	a := &messagingAPI{api: api{logger: logger}, messaging: messaging}
-	handle := func(pattern string, handler http.HandlerFunc) { mux.Handle(pattern, guard(handler)) }
+	handle := func(pattern string, handler http.HandlerFunc) { mux.Handle(pattern, Protect(handler)) }
 	handle("GET /admin/v1/dead-letters", a.list)
 	handle("GET /admin/v1/dead-letters:groups", a.groups)
 	handle("GET /admin/v1/dead-letters/{id}", a.get)

@@ -190,7 +190,6 @@ func (a *api) graph(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
 	switch format {
 	case "mermaid":
 		w.Header().Set("Content-Type", "text/vnd.mermaid; charset=utf-8")

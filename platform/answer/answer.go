@@ -6,8 +6,10 @@
 package answer
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"strconv"
 )
@@ -69,6 +71,7 @@ func JSON(w http.ResponseWriter, status int, body any) error {
 
 func send(w http.ResponseWriter, status int, contentType string, body any) {
 	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(body) // the client is gone when this fails
@@ -80,13 +83,16 @@ func Read(w http.ResponseWriter, r *http.Request, into any, bytesMax int64) erro
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, bytesMax))
 	decoder.DisallowUnknownFields()
 	err := decoder.Decode(into)
-	if err == nil && decoder.More() {
-		err = errors.New("there is more than one JSON value")
+	if err == nil {
+		if _, err = decoder.Token(); errors.Is(err, io.EOF) {
+			return nil
+		}
+		err = cmp.Or(err, errors.New("there is more than one JSON value"))
 	}
-	if err != nil {
-		return No(http.StatusBadRequest, "invalid_json", err.Error())
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return No(http.StatusRequestEntityTooLarge, "body_too_large", "the body is too large: it may have "+strconv.FormatInt(bytesMax, 10)+" bytes")
 	}
-	return nil
+	return No(http.StatusBadRequest, "invalid_json", err.Error())
 }
 
 // Number reads a count from the query. Its error is a [Problem].

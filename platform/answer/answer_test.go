@@ -29,8 +29,8 @@ func TestProblems(t *testing.T) {
 		return answer.Problem{Status: 422, Code: "wrong", Detail: "it is", Errors: []string{"one"}}
 	})
 	want := `{"type":"urn:countermand:problem:wrong","title":"Unprocessable Entity","status":422,"code":"wrong","detail":"it is","instance":"/a","retriable":false,"errors":["one"]}` + "\n"
-	if got.Code != 422 || got.Body.String() != want || got.Header().Get("Content-Type") != "application/problem+json" {
-		t.Errorf("%d %s", got.Code, got.Body)
+	if h := got.Header(); got.Code != 422 || got.Body.String() != want || h.Get("Content-Type") != "application/problem+json" || h.Get("X-Content-Type-Options") != "nosniff" {
+		t.Errorf("%d %s %v", got.Code, got.Body, h)
 	}
 	got = serve(t, t.Context(), "/a", "", func(http.ResponseWriter, *http.Request) error { return errors.New("no database") })
 	if got.Code != 503 || !strings.Contains(got.Body.String(), `"retriable":true`) || got.Header().Get("Retry-After") != "1" {
@@ -47,6 +47,7 @@ func TestWhatIsRead(t *testing.T) {
 	t.Parallel()
 	for body, want := range map[string]string{
 		`{"a":1}`: `{"a":1}`, `{"a":1} {}`: "more than one JSON value", `{"b":1}`: `unknown field`, ``: "EOF", `{"a":` + strings.Repeat(" ", 100) + `1}`: "too large",
+		`{"a":1}` + strings.Repeat(" ", 100): `"status":413`, `{"a":1}]`: `"status":400`,
 	} {
 		got := serve(t, t.Context(), "/", body, func(w http.ResponseWriter, r *http.Request) error {
 			var into struct {

@@ -92,7 +92,7 @@ func TestOperatorsChangeSchedulesOverHTTP(t *testing.T) {
 	a.refused("PUT", nightly, `{"when":{"every":"often"}}`, http.StatusBadRequest, "invalid_json", `If-Match: "1"`)
 	a.refused("PUT", nightly, `{"cron":"0 6 * * *"}`, http.StatusBadRequest, "invalid_json", `If-Match: "1"`)
 	a.refused("PUT", nightly, body+body, http.StatusBadRequest, "invalid_json", `If-Match: "1"`)
-	a.refused("PUT", nightly, `{"id":"`+strings.Repeat("x", bodyBytesMax)+`"}`, http.StatusBadRequest, "invalid_json", `If-Match: "1"`)
+	a.refused("PUT", nightly, `{"id":"`+strings.Repeat("x", bodyBytesMax)+`"}`, http.StatusRequestEntityTooLarge, "body_too_large", `If-Match: "1"`)
 	a.refused("PUT", "/admin/v1/schedules/Nightly", body, http.StatusUnprocessableEntity, "invalid_schedule", "If-None-Match: *")
 	a.refused("PUT", "/admin/v1/schedules/other", body, http.StatusNotFound, "schedule_not_found", "If-Match: *")
 	a.refused("DELETE", nightly, "", http.StatusPreconditionRequired, "precondition_required")
