@@ -271,6 +271,7 @@ func (b *bench) outbox() []letter {
 			return l, err
 		}
 		l.Event, err = events.ParseAttributes(attributes, data)
+		l.PublishID = outbox.PublishID(l.PublishID, &l.Event)
 		return l, err
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/share"
 )
 
@@ -134,7 +135,7 @@ func (s *stored) row(service string) (Row, json.RawMessage) {
 	if err != nil {
 		return r, nil
 	}
-	r.Key, r.EventID, r.EventType = e.Key(), e.ID, e.Type
+	r.Key, r.EventID, r.EventType, r.PublishID = e.Key(), e.ID, e.Type, outbox.PublishID(s.publishID, &e)
 	ce, err := e.CloudEvent()
 	if err != nil {
 		return r, nil
