@@ -42,7 +42,7 @@ func ParseAttributes(attributes, data []byte) (Event, error) {
 				s.value = u.bytes(AppendUUID(text[:0], uuid.UUID(id)))
 			}
 		case formSame:
-			if place := int(u.byte()); place < i && spans[place].attribute != attrTime {
+			if place := int(u.byte()); place < i { // a time has no text, which is refused below
 				s.value = spans[place].value
 			} else {
 				u.cut = true

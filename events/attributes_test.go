@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strconv"
 	"testing"
 	"time"
 
@@ -72,7 +73,7 @@ func TestAttributes(t *testing.T) {
 	t.Run("all extensions that are allowed fit", func(t *testing.T) {
 		want := full()
 		for i := range events.ExtensionsMax - len(want.Extensions) {
-			want.SetExtension(fmt.Sprint("x", i), fmt.Sprint(i))
+			want.SetExtension(fmt.Sprint("x", i), strconv.Itoa(i))
 		}
 		got, err := events.ParseAttributes(events.AppendAttributes(nil, &want), want.Data)
 		if err != nil || !reflect.DeepEqual(got, want) {
