@@ -163,6 +163,7 @@ func TestIdsTakeLittleOfTheHistory(t *testing.T) {
 		"another id":                 {[]byte(other), nil, 19},
 		"upper case":                 {[]byte(strings.ToUpper(other)), nil, 38},
 		"part of an id":              {[]byte(other[1:]), nil, 37},
+		"an id in another's end":     {[]byte(other + other[8:]), nil, 48},
 		"half of an id and another":  {[]byte(other[:18] + other), nil, 37},
 	} {
 		if n := len(entry(tripID, of.state, of.request)) - none; n > of.most {

@@ -36,10 +36,10 @@ create index saga_live_due on saga_live (due_at) where due_at is not null;
 -- the whole history of the sagas that began on its day, so it can be dropped once
 -- they are no longer kept.
 create table saga_log (
-	saga_id uuid   not null,
+	saga_id uuid    not null,
 	seq     integer not null,
-	day     date   not null,
-	entry   bytea  not null
+	day     date    not null,
+	entry   bytea   not null
 ) partition by range (day);
 create index saga_log_saga on saga_log (saga_id); -- seq is unique in it by the guard of the saga's revision
 create table saga_log_default partition of saga_log default;
