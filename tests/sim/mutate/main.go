@@ -27,8 +27,8 @@ import (
 // model.
 const seeds, checks = 1500, 150
 
-// limit bounds the test of one mutant.
-const limit = 3 * time.Minute
+// Bounds on the test of one mutant. In the simulation some make a run without end.
+const simulationMax, modelMax = 75 * time.Second, 3 * time.Minute
 
 // mutant is a line of platform/saga that is written wrongly.
 type mutant struct {
@@ -171,6 +171,10 @@ func (m mutant) play(folder string, test []string) (by string, err error) {
 	if err := os.WriteFile(list, overlay, 0o600); err != nil {
 		return "", err
 	}
+	simulates, limit := slices.Contains(test, "./tests/sim"), modelMax
+	if simulates {
+		limit = simulationMax
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	arguments := append([]string{"test", "-overlay", list, "-count=1", "-failfast"}, test...)
@@ -181,7 +185,7 @@ func (m mutant) play(folder string, test []string) (by string, err error) {
 	case bytes.Contains(out, []byte("[build failed]")), bytes.Contains(out, []byte("[setup failed]")):
 		return "", fmt.Errorf("it does not compile:\n%s", out)
 	case ctx.Err() != nil:
-		if slices.Contains(test, "./tests/sim") {
+		if simulates {
 			return "a run without end", nil
 		}
 		return "", fmt.Errorf("the test did not end within %s", limit)
