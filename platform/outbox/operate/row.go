@@ -26,8 +26,8 @@ const (
 // Status of an outbox.
 type Status struct {
 	Service string `json:"service"`
-	// Waiting rows are committed and not yet known to be published; Oldest is when the
-	// oldest of them was written.
+	// Waiting rows are committed and not yet known to be published, of each lane at most
+	// [outbox.CountMax]; Oldest is when the oldest of them was written.
 	Waiting int        `json:"waiting"`
 	Oldest  *time.Time `json:"oldest,omitempty"`
 	Dead    int        `json:"dead"`
