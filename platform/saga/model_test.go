@@ -138,7 +138,7 @@ func (a *arena) play(rt *rapid.T, act act) {
 func (a *arena) mishap(rt *rapid.T, act act) {
 	e := a.engines[2]
 	kind := rapid.SampledFrom([]string{"answer lost", "question lost", "overtaken", "overtaken by an order"}).Draw(rt, "mishap")
-	a.trouble.mark, a.trouble.times, a.trouble.question = act.mark, 1, kind == "question lost"
+	var meanwhile func()
 	overtaken := strings.HasPrefix(kind, "overtaken")
 	if overtaken {
 		faster := a.order(rt)
@@ -150,11 +150,12 @@ func (a *arena) mishap(rt *rapid.T, act act) {
 			faster = a.batch(rt)
 		}
 		by := a.engines[rapid.IntRange(0, 1).Draw(rt, "faster")]
-		a.trouble.meanwhile = func() {
+		meanwhile = func() {
 			faster.do(by)
 			faster.model()
 		}
 	}
+	a.trouble.arm(act.mark, 1, kind == "question lost", meanwhile)
 	lost := act.do(e)
 	missed := a.trouble.none() && !overtaken && !act.again
 	if lost != missed {

@@ -349,7 +349,7 @@ func TestOrderWhoseCommitGotNoAnswerIsGivenOnce(t *testing.T) {
 			b.exec("delete from outbox")
 			trouble := &mishap{}
 			pool := b.wire(trouble)
-			trouble.mark, trouble.question, trouble.times = "lost on the way", before, 2
+			trouble.arm("lost on the way", 2, before, nil)
 			engine, err := saga.NewEngine(pool, saga.EngineConfig{}, standard())
 			if err != nil {
 				t.Fatal(err)

@@ -21,6 +21,13 @@ type mishap struct {
 	meanwhile func() // happens, and nothing is lost
 }
 
+// arm has it befall so many questions; connections that are closing read it, too.
+func (m *mishap) arm(mark string, times int, question bool, meanwhile func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mark, m.times, m.question, m.meanwhile = mark, times, question, meanwhile
+}
+
 // none ends it, and reports whether it has happened.
 func (m *mishap) none() (happened bool) {
 	m.mu.Lock()
