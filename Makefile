@@ -45,7 +45,8 @@ build: ## Compile the binaries into bin/
 
 # The black-box tests run binaries of their own, in which the race detector sees
 # nothing, and of which the test cache knows nothing; all other packages run under
-# the one and with the other. The race detector needs a C compiler.
+# the one and with the other: TEST_FLAGS=-count=1 runs them all. The race detector
+# needs a C compiler.
 CC_FOUND := $(shell command -v $${CC:-gcc} 2>/dev/null || command -v cc 2>/dev/null)
 RACE_FLAG := $(if $(and $(filter 1,$(RACE)),$(CC_FOUND)),-race)
 
@@ -54,9 +55,9 @@ RACE_FLAG := $(if $(and $(filter 1,$(RACE)),$(CC_FOUND)),-race)
 # by themselves.
 AT_ONCE = -p $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 
-# Linking is a third of the work when nothing has to be compiled, and a quarter of it is
+# Linking is a third of the work when nothing has to be compiled, and a third of it is
 # for debuggers.
-LEAN = -ldflags=-w
+LEAN = -ldflags=-s
 
 # The compiler and the tests make much garbage for a short time: collecting it less
 # often saves a tenth of the processor time, for some hundred megabytes.
@@ -65,7 +66,7 @@ test: export GOGC ?= 400
 .PHONY: test
 test: ## Run all tests, with a real PostgreSQL and NATS that it starts itself
 	@$(if $(filter 1,$(RACE)),$(if $(CC_FOUND),,echo 'No C compiler was found: the tests run WITHOUT the race detector.'),echo 'The tests run without the race detector, as asked.')
-	@echo 'Compiling and testing $(words $(MODULES)) modules: the first time takes several minutes, later ones about 5.'
+	@echo 'Compiling and testing $(words $(MODULES)) modules: the first time takes several minutes; later ones run what a change can have touched, and the black-box tests.'
 	@go run ./platform/embedded/cmd/withpostgres -- bash -c '\
 		code=0; \
 		go test $(RACE_FLAG) $(LEAN) $(AT_ONCE) -timeout 10m $(TEST_FLAGS) $(call packages,$(filter-out tests,$(MODULES))) || code=$$?; \

@@ -179,15 +179,13 @@ func TestPostgresNeedsMain(t *testing.T) {
 
 func TestServerFromEnvironment(t *testing.T) {
 	setURL(t, "postgres://user@host/postgres")
-	for _, version := range []string{"", "PostgreSQL 14.1"} {
-		t.Setenv(DatabaseServerEnv, version)
-		s := &sharedServer{allowed: true}
-		if got, err := s.adminURL(); got != "postgres://user@host/postgres" || err != nil {
-			t.Errorf("URL %q, %v", got, err)
-		}
-		if err := s.close(); err != nil {
-			t.Errorf("close of a server that is not ours: %v", err)
-		}
+	t.Setenv(DatabaseServerEnv, "PostgreSQL 14.1")
+	s := &sharedServer{allowed: true}
+	if got, err := s.adminURL(); got != "postgres://user@host/postgres" || err != nil {
+		t.Errorf("URL %q, %v", got, err)
+	}
+	if err := s.close(); err != nil {
+		t.Errorf("close of a server that is not ours: %v", err)
 	}
 }
 
