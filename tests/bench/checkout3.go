@@ -18,10 +18,12 @@ const (
 	someInFlight = 256
 	manyInFlight = 1024
 	lightLoad    = 100 // sagas per second
+	bareClients  = 64  // more are not faster
 )
 
 // checkout3Benchmark measures the workload that engines are compared by, with
 // one commit per participant command and with participants that commit batches.
+// Before each, the participant's transactions run alone, for the ratio vs_bare.
 // The figures without a prefix are of the former at 1,024 in flight.
 func checkout3Benchmark(ctx context.Context, options options) (Report, error) {
 	report := Report{
@@ -132,6 +134,17 @@ func checkout3Variant(ctx context.Context, options options, report *Report, name
 		return err
 	}
 
+	bare, err := phase(Run{Name: "bare", Load: map[string]any{"in_flight": bareClients}}, func() ([]time.Duration, error) {
+		alone, err := s.OpenBare(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer alone.Close()
+		return closedLoop(ctx, bareClients, options.duration, alone.Run)
+	})
+	if err != nil {
+		return err
+	}
 	if _, err := closedLoop(ctx, someInFlight, 2*time.Second, mixed); err != nil {
 		return err
 	}
@@ -150,6 +163,9 @@ func checkout3Variant(ctx context.Context, options options, report *Report, name
 		head := &report.Runs[len(report.Runs)-1]
 		for _, figure := range head.Order {
 			report.add(prefix+figure, head.Figures[figure].Value, head.Figures[figure].Unit)
+		}
+		if options.phase == "" {
+			report.add(prefix+"vs_bare", ceiling/bare, "1")
 		}
 	}
 	if _, err := closed("closed_256_compensated", someInFlight, mixed, 10); err != nil {

@@ -64,7 +64,8 @@ var definition = saga.Definition[order]{
 const tables = `
 	create table reservation (order_id uuid primary key, status text not null) with (fillfactor = 70);
 	create table payment (order_id uuid primary key, amount bigint not null);
-	create table confirmation (order_id uuid primary key)`
+	create table confirmation (order_id uuid primary key);
+	create table bare (id uuid primary key, step smallint not null)`
 
 // handlers are the participant: one row for each command.
 func handlers() []consumer.Handler {

@@ -126,7 +126,7 @@ func (s *System) startEngine(ctx, run context.Context, b broker.Broker) error {
 		return err
 	}
 	feed, err := consumer.NewFeed(pool, b, engine, consumer.FeedConfig{
-		Name: saga.ConsumerName, Topics: engine.Topics(), BatchMax: 256, Workers: 2, Logger: s.config.Logger,
+		Name: saga.ConsumerName, Topics: engine.Topics(), BatchMax: 256, Logger: s.config.Logger,
 	})
 	if err != nil {
 		return err
@@ -161,7 +161,7 @@ func (s *System) startParticipant(ctx, run context.Context, b broker.Broker) err
 	if err != nil {
 		return err
 	}
-	feeding := consumer.FeedConfig{Name: "shop", Topics: commands.Topics(), BatchMax: 256, Workers: 2, Logger: s.config.Logger}
+	feeding := consumer.FeedConfig{Name: "shop", Topics: commands.Topics(), BatchMax: 256, Logger: s.config.Logger}
 	if !s.config.Batched {
 		feeding.BatchMax, feeding.Workers = 1, b.Partitions()
 	}
