@@ -225,7 +225,7 @@ openapi: ## Lint the OpenAPI documents of the gateway and the admin API; needs N
 .PHONY: generate
 generate: ## Write again what is generated from code, such as JSON Schemas, AsyncAPI and OpenAPI documents
 	@go generate $(call packages,$(MODULES))
-	@cd events && go test ./shop ./ai -run TestSchemas -update
+	@cd events && go test ./shop ./ai -run CommittedSchemas -update
 	@cd cmd && go test ./internal/wire -run 'TestAsyncAPI|TestOpenAPI' -update
 
 .PHONY: clean

@@ -187,7 +187,7 @@ func (v *violations) attribute(name, value string, bytesMax int, required bool) 
 // validText follows the String type of CloudEvents 1.0 §3.2: no control
 // characters, no noncharacters, no surrogates (which UTF-8 cannot hold).
 func validText(value string) bool {
-	for i := 0; i < len(value); {
+	for i := printablePrefix(value); i < len(value); {
 		if c := value[i]; c < utf8.RuneSelf {
 			if c < ' ' || c == 0x7f {
 				return false

@@ -22,8 +22,8 @@ type Binding struct {
 	prefix          string
 	contentType     string // header that carries datacontenttype; empty: it is an attribute like any other
 	percentEncoding bool
-	anyCase         bool              // whether header names are compared without regard to case
-	headers         map[string]string // header name of each attribute that is common
+	anyCase         bool     // whether header names are compared without regard to case
+	headers         []string // of the common attributes, in their order
 }
 
 // The bindings of CloudEvents 1.0.
@@ -41,13 +41,29 @@ var (
 	Kafka = Binding{prefix: headerPrefixUnderscore, contentType: "content-type", headers: headerNames(headerPrefixUnderscore)}
 )
 
+// commonAttributes are those that have a field of their own; the extensions come last.
+var commonAttributes = append([]string{
+	"specversion", "id", "source", "type", "subject", "time", "dataschema", "datacontenttype",
+}, extensionNames[:]...)
+
+// Where the common attributes are.
+const (
+	atSpecVersion = iota
+	atID
+	atSource
+	atType
+	atSubject
+	atTime
+	atDataSchema
+	atDataContentType
+	atExtensions
+)
+
 // headerNames spares every event the concatenation of names that never change.
-func headerNames(prefix string) map[string]string {
-	names := make(map[string]string)
-	for _, attribute := range append([]string{
-		"specversion", "id", "source", "type", "subject", "time", "dataschema", "datacontenttype",
-	}, extensionNames[:]...) {
-		names[attribute] = prefix + attribute
+func headerNames(prefix string) []string {
+	names := make([]string, len(commonAttributes))
+	for i, attribute := range commonAttributes {
+		names[i] = prefix + attribute
 	}
 	return names
 }
@@ -57,13 +73,6 @@ func (b Binding) Header(attribute string) string {
 	if attribute == "datacontenttype" && b.contentType != "" {
 		return b.contentType
 	}
-	return b.header(attribute)
-}
-
-func (b Binding) header(attribute string) string {
-	if name, ok := b.headers[attribute]; ok {
-		return name
-	}
 	return b.prefix + attribute
 }
 
@@ -71,42 +80,42 @@ func (b Binding) header(attribute string) string {
 // the names. Data is not a header: the caller puts it in the body. The headers
 // are safe for the wire when e passes [Event.Validate].
 func (b Binding) Encode(e *Event, set func(name, value string)) {
-	put := func(attribute, value string) {
+	put := func(header, value string) {
 		if value == "" {
 			return
 		}
 		if b.percentEncoding {
 			value = PercentEncode(value)
 		}
-		set(b.header(attribute), value)
+		set(header, value)
 	}
-	set(b.header("specversion"), "1.0")
-	put("id", e.ID)
-	put("source", e.Source)
-	put("type", e.Type)
-	put("subject", e.Subject)
+	set(b.headers[atSpecVersion], "1.0")
+	put(b.headers[atID], e.ID)
+	put(b.headers[atSource], e.Source)
+	put(b.headers[atType], e.Type)
+	put(b.headers[atSubject], e.Subject)
 	if !e.Time.IsZero() {
-		set(b.header("time"), e.Time.UTC().Format(time.RFC3339Nano))
+		set(b.headers[atTime], e.Time.UTC().Format(time.RFC3339Nano))
 	}
-	put("dataschema", e.DataSchema)
+	put(b.headers[atDataSchema], e.DataSchema)
 	switch {
 	case b.contentType == "":
-		put("datacontenttype", e.DataContentType)
+		put(b.headers[atDataContentType], e.DataContentType)
 	case e.DataContentType != "":
 		set(b.contentType, e.DataContentType)
 	}
-	for _, name := range extensionNames {
-		put(name, e.Extension(name))
+	for i, name := range extensionNames {
+		put(b.headers[atExtensions+i], e.Extension(name))
 	}
 	switch len(e.Extensions) {
 	case 0:
 	case 1:
 		for name, value := range e.Extensions {
-			put(name, value)
+			put(b.prefix+name, value)
 		}
 	default:
 		for _, name := range slices.Sorted(maps.Keys(e.Extensions)) {
-			put(name, e.Extensions[name])
+			put(b.prefix+name, e.Extensions[name])
 		}
 	}
 }
@@ -248,19 +257,17 @@ const upperHex = "0123456789ABCDEF"
 // §3.1.3.2 wants: the space, the double quote, the percent sign and everything
 // outside printable ASCII become %XX of their UTF-8 bytes.
 func PercentEncode(value string) string {
-	plain := true
-	for i := range len(value) {
-		if mustEncode(value[i]) {
-			plain = false
-			break
-		}
+	plain := plainPrefix(value)
+	for plain < len(value) && !mustEncode(value[plain]) {
+		plain++
 	}
-	if plain {
+	if plain == len(value) {
 		return value
 	}
 	var b strings.Builder
 	b.Grow(len(value) + 16)
-	for i := range len(value) {
+	b.WriteString(value[:plain])
+	for i := plain; i < len(value); i++ {
 		if c := value[i]; mustEncode(c) {
 			b.WriteByte('%')
 			b.WriteByte(upperHex[c>>4])

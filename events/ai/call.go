@@ -25,8 +25,10 @@ type CompleteRequest struct {
 	Operation string          `json:"operation,omitempty" jsonschema:"enum=chat,enum=embeddings,enum=messages,enum=responses" jsonschema_description:"The endpoint whose body it is; chat by default."`
 	Model     string          `json:"model,omitempty" jsonschema:"maxLength=200" jsonschema_description:"The route or model, instead of a prompt."`
 	Body      json.RawMessage `json:"body,omitempty" jsonschema_description:"The body as a client would post it, without stream."`
-	Prompt    string          `json:"prompt,omitempty" jsonschema:"maxLength=200" jsonschema_description:"A published prompt, such as triage:stable."`
-	Variables json.RawMessage `json:"variables,omitempty" jsonschema_description:"What the prompt is filled with."`
+	// AnthropicBeta is the header field of that name, with the operation messages.
+	AnthropicBeta []string        `json:"anthropic_beta,omitempty" jsonschema:"maxItems=16" jsonschema_description:"What of Anthropic's betas the body is written for, with the operation messages."`
+	Prompt        string          `json:"prompt,omitempty" jsonschema:"maxLength=200" jsonschema_description:"A published prompt, such as triage:stable."`
+	Variables     json.RawMessage `json:"variables,omitempty" jsonschema_description:"What the prompt is filled with."`
 	// Reservation is one of [ReserveBudget] that pays; the caller's budgets when empty.
 	Reservation string `json:"reservation,omitempty" jsonschema:"maxLength=64" jsonschema_description:"The id of a reservation that pays for it."`
 	// CapNanoUSD is what the call may cost with all its attempts; 0: what budgets allow.

@@ -131,7 +131,7 @@ func (o *office) begin(car string) (id string) {
 // sent returns how many messages of a type have been written.
 func (o *office) sent(messageType string) (n int) {
 	o.t.Helper()
-	err := o.pool.QueryRow(o.t.Context(), "select count(*) from outbox where convert_from(attributes, 'utf8') like '%' || $1 || '%'", messageType).Scan(&n)
+	err := o.pool.QueryRow(o.t.Context(), "select count(*) from outbox where position(convert_to($1, 'utf8') in attributes) > 0", messageType).Scan(&n)
 	if err != nil {
 		o.t.Fatal(err)
 	}

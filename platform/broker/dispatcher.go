@@ -51,6 +51,9 @@ func (c DispatcherConfig) withDefaults() DispatcherConfig {
 // them. So it is for messages that somebody asks for again, such as the reply to
 // a command; what must arrive goes through the outbox.
 //
+// They go out without their publish ids. Who takes messages that are asked for again knows
+// copies by the event's id and not only for a while, so brokers need not remember those.
+//
 // Make it with [NewDispatcher] and have Run run. It is safe for concurrent use.
 type Dispatcher struct {
 	publisher Publisher
@@ -195,7 +198,10 @@ func (d *Dispatcher) take(batch []Message) []Message {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := min(len(d.waiting), BatchMessagesMax/2-len(batch))
-	batch = append(batch, d.waiting[:n]...)
+	for _, message := range d.waiting[:n] {
+		message.PublishID = ""
+		batch = append(batch, message)
+	}
 	if d.waiting = d.waiting[n:]; len(d.waiting) == 0 {
 		d.waiting = nil // and the array with the payloads in it
 	}
@@ -213,12 +219,10 @@ func (d *Dispatcher) settle(messages, bytes int) {
 
 // publish returns the messages that are to be tried again, in order.
 func (d *Dispatcher) publish(ctx context.Context, batch []Message) (left []Message) {
-	var stored, duplicate, failed int
+	var stored, failed int
 	var reason error
 	for i, receipt := range d.publisher.PublishBatch(ctx, batch) {
 		switch {
-		case receipt.Err == nil && receipt.Duplicate:
-			duplicate++
 		case receipt.Err == nil:
 			stored++
 		case errors.Is(receipt.Err, ErrRejected):
@@ -234,7 +238,7 @@ func (d *Dispatcher) publish(ctx context.Context, batch []Message) (left []Messa
 			}
 		}
 	}
-	for outcome, n := range map[string]int{"stored": stored, "duplicate": duplicate, "failed": failed} {
+	for outcome, n := range map[string]int{"stored": stored, "failed": failed} {
 		if n > 0 {
 			d.published.WithLabelValues(outcome).Add(float64(n))
 		}

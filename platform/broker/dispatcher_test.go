@@ -21,6 +21,7 @@ import (
 type shelf struct {
 	mu      sync.Mutex
 	stored  []string
+	known   []string // publish ids
 	batches int
 	refuse  func(id string) error // nil: takes everything
 }
@@ -37,6 +38,9 @@ func (s *shelf) PublishBatch(_ context.Context, messages []broker.Message) []bro
 		}
 		if receipts[i].Err = failed; failed == nil {
 			s.stored = append(s.stored, m.Event.ID)
+			if m.PublishID != "" {
+				s.known = append(s.known, m.PublishID)
+			}
 		} else if i > 0 && receipts[i-1].Err != nil {
 			receipts[i].Err = fmt.Errorf("%w: behind another", broker.ErrUnavailable)
 		}
@@ -110,6 +114,24 @@ var errAway = fmt.Errorf("%w: away", broker.ErrUnavailable)
 
 func TestDispatcher(t *testing.T) {
 	t.Parallel()
+	t.Run("has the broker remember no publish ids, and leaves the sender's messages alone", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			s := &shelf{}
+			d, _, stop := dispatching(t, s, broker.DispatcherConfig{})
+			all := letters(0, 2)
+			all[0].PublishID, all[1].PublishID = "a", "b"
+			d.Send(all...)
+			synctest.Wait()
+			if got := s.all(); !slices.Equal(got, numbers(0, 2)) || len(s.known) > 0 {
+				t.Errorf("stored %v, with the publish ids %q", got, s.known)
+			}
+			if all[0].PublishID != "a" || all[1].PublishID != "b" {
+				t.Errorf("the sender has %q and %q", all[0].PublishID, all[1].PublishID)
+			}
+			stop()
+		})
+	})
 	t.Run("publishes in order, in shared batches", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {

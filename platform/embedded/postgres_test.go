@@ -94,6 +94,9 @@ func TestRestartKeepsDataAndSettings(t *testing.T) {
 			t.Errorf("%s is %q, want %q", setting, got, want)
 		}
 	}
+	if got := queryText(t, p.AdminURL(), "SHOW wal_compression"); got == "off" { // its name depends on the version
+		t.Error("full pages are not compressed")
+	}
 	stopTest(t, p)
 	stopTest(t, p)
 	select {

@@ -17,6 +17,7 @@ func serverArgs(cfg PostgresConfig, dir dataDir, at endpoint) []string {
 		{"max_connections", strconv.Itoa(cfg.MaxConnections)},
 		{"shared_buffers", "256MB"},
 		{"max_wal_size", "4GB"},
+		{"wal_compression", "on"}, // of full pages, with what every build has
 		{"autovacuum_naptime", "15s"},
 		{"timezone", "UTC"},
 		{"jit", "off"},

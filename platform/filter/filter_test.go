@@ -53,6 +53,8 @@ func TestFilter(t *testing.T) {
 		{`[{"sql":"nothere = 'a'"}]`, false},
 		{`[{"sql":"nothere != 'a'"}]`, false}, // an error is false either way
 		{`[{"sql":"1 / 0 = 1 OR TRUE"}]`, false},
+		{`[{"sql":"SUBSTRING(type, 3, -2) = 'x'"}]`, false}, // at which the SDK panics
+		{`[{"not":{"sql":"SUBSTRING(type, 1, 0 - 1) = 'x'"}}]`, true},
 		{`[{"sql":"'true'"}]`, true},
 		{`[{"sql":"LEFT(type, 4) = 'shop' and not false"}]`, true},
 		{`[{"sql":"time = '2026-11-23T12:00:00+01:00'"}]`, true},

@@ -60,10 +60,22 @@ func (in *Input) evaluate(expression cesql.Expression) bool {
 	if in.sdk == nil { // no CloudEvent by the rules of the SDK
 		return false
 	}
-	value, err := expression.Evaluate(*in.sdk)
+	return truth(expression, *in.sdk)
+}
+
+// truth is false where an expression makes the SDK panic, as SUBSTRING does that is asked
+// for fewer than no characters: whoever may subscribe writes expressions, and must not
+// end the process or hold up the events of others by one.
+func truth(expression cesql.Expression, e cloudevents.Event) (holds bool) {
+	defer func() {
+		if recover() != nil {
+			holds = false
+		}
+	}()
+	value, err := expression.Evaluate(e)
 	if err != nil {
 		return false
 	}
-	truth, err := utils.Cast(value, cesql.BooleanType)
-	return err == nil && truth == true
+	result, err := utils.Cast(value, cesql.BooleanType)
+	return err == nil && result == true
 }

@@ -319,7 +319,7 @@ func (g *Gateway) answer(x *exchange, r *http.Request, a *acceptance, c *submiss
 			status = op.Status
 		}
 	}
-	x.tellDurability(g.durabilityOf(a))
+	x.tellDurability(g.durabilityOf(a.outbox))
 	writeAccepted(x, c.id, status)
 }
 

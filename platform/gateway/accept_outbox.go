@@ -65,8 +65,8 @@ func (g *Gateway) waits(ctx context.Context, accepted time.Time) (bool, error) {
 // durabilityHeader tells what a command survives that was accepted.
 const durabilityHeader = "Countermand-Durability"
 
-func (g *Gateway) durabilityOf(a *acceptance) string {
-	if a.outbox {
+func (g *Gateway) durabilityOf(outbox bool) string {
+	if outbox {
 		return g.config.IntakeDurability
 	}
 	return g.config.Durability

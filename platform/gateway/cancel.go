@@ -28,7 +28,8 @@ func (g *Gateway) serveCancel(x *exchange, r *http.Request, s *snapshot) {
 		x.problem(r, p)
 		return
 	}
-	if op.Status != StatusCompensating && op.Status != StatusCompensated && !g.publishCancel(x, r, q.id) {
+	byOutbox := s.table.cancelsByOutbox(&op)
+	if op.Status != StatusCompensating && op.Status != StatusCompensated && !g.publishCancel(x, r, q.id, byOutbox) {
 		return
 	}
 	h := x.Header()
@@ -43,7 +44,7 @@ func (g *Gateway) serveCancel(x *exchange, r *http.Request, s *snapshot) {
 			return
 		}
 	}
-	x.tellDurability(g.config.Durability)
+	x.tellDurability(g.durabilityOf(byOutbox))
 	writeAccepted(x, q.id, op.Status)
 }
 
@@ -62,8 +63,18 @@ func (t *Table) uncancellable(op *Operation) *Problem {
 	return nil
 }
 
+// cancelsByOutbox reports whether a cancel goes the way of the operation's command: to the
+// [Intake], from which it follows a command that waits there for the broker.
+func (t *Table) cancelsByOutbox(op *Operation) bool {
+	if op.Status == StatusAccepted { // which command it was is not known yet
+		return t.AcceptsByOutbox()
+	}
+	first := t.first[op.Command]
+	return first != nil && first.outbox
+}
+
 // publishCancel asks the saga. It reports false after it has answered.
-func (g *Gateway) publishCancel(x *exchange, r *http.Request, operation string) bool {
+func (g *Gateway) publishCancel(x *exchange, r *http.Request, operation string, byOutbox bool) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), g.config.PublishTimeout)
 	defer cancel()
 	identity := IdentityOf(r.Context())
@@ -75,7 +86,14 @@ func (g *Gateway) publishCancel(x *exchange, r *http.Request, operation string) 
 	}
 	identity.mark(&e)
 	propagation.TraceContext{}.Inject(ctx, (*eventCarrier)(&e))
-	_, err := g.deps.Publisher.Publish(ctx, broker.Message{Topic: events.Signals, PublishID: e.ID, Event: e})
+	var err error
+	message, unavailable := broker.Message{Topic: events.Signals, PublishID: e.ID, Event: e}, codeBrokerUnavailable
+	if byOutbox {
+		unavailable = codeStoreUnavailable
+		_, _, err = g.deps.Intake.Accept(ctx, message, "")
+	} else {
+		_, err = g.deps.Publisher.Publish(ctx, message)
+	}
 	switch {
 	case err == nil:
 		return true
@@ -84,8 +102,8 @@ func (g *Gateway) publishCancel(x *exchange, r *http.Request, operation string) 
 	case errors.Is(err, broker.ErrRejected):
 		x.failInternal(r, "publish "+events.CancelType+" to "+operation, err)
 	default:
-		g.logger.WarnContext(r.Context(), "cancel was not confirmed by the broker", slog.String("operation_id", operation), slog.Any("error", err))
-		x.failLater(r, codeBrokerUnavailable, "Whether the operation is being cancelled is unknown. It is safe to repeat the request.")
+		g.logger.WarnContext(r.Context(), "cancel was not confirmed", slog.String("operation_id", operation), slog.Bool("outbox", byOutbox), slog.Any("error", err))
+		x.failLater(r, unavailable, "Whether the operation is being cancelled is unknown. It is safe to repeat the request.")
 	}
 	return false
 }

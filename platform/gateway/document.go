@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -166,7 +165,7 @@ func (m mapping) end() {
 	slices.Sort(known)
 	for _, name := range m.names {
 		if !m.taken[name.Value] {
-			m.failAt(name, "unknown field %q, want one of %s", name.Value, strings.Join(known, ", "))
+			m.failAt(name, "unknown field %q, %s", name.Value, instead(known))
 		}
 	}
 }

@@ -50,7 +50,7 @@ func readEventsRoute(t *tableReader, rt *route, m mapping) target {
 		c := t.table.facts[node.Value]
 		switch {
 		case c == nil:
-			m.failAt(node, "types: %q is unknown, want one of %s", node.Value, strings.Join(sortedKeys(t.table.facts), ", "))
+			m.failAt(node, "types: %q is unknown, %s", node.Value, instead(sortedKeys(t.table.facts)))
 			continue
 		case e.types[c.Type] != nil:
 			m.failAt(node, "types: %s comes twice", c.Type)

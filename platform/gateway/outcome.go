@@ -112,7 +112,7 @@ func readCommandRoute(t *tableReader, rt *route, m mapping) target {
 	if commandType := m.required("command"); commandType != "" {
 		switch c := t.table.commands[commandType]; {
 		case c == nil:
-			m.failAt(m.at("command"), "command: %q is unknown, want one of %s", commandType, strings.Join(t.sagaCommands(), ", "))
+			m.failAt(m.at("command"), "command: %q is unknown, %s", commandType, instead(t.sagaCommands()))
 		case !c.Saga:
 			m.failAt(m.at("command"), "command: %q starts no saga, so nothing would answer it", commandType)
 		default:

@@ -45,7 +45,7 @@ func readProxyRoute(t *tableReader, rt *route, m mapping) target {
 		return nil
 	}
 	if _, known := t.table.upstreams[name]; !known {
-		m.failAt(m.at("upstream"), "upstream: %q is unknown, want one of %s", name, strings.Join(sortedKeys(t.table.upstreams), ", "))
+		m.failAt(m.at("upstream"), "upstream: %q is unknown, %s", name, instead(sortedKeys(t.table.upstreams)))
 	}
 	return proxyRoute{name, rt.guards}
 }

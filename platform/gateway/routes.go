@@ -357,6 +357,14 @@ func (t *tableReader) readRoute(entry *yaml.Node) *route {
 	return rt
 }
 
+// instead tells what could be meant instead, where a name is not one that there is.
+func instead(names []string) string {
+	if len(names) == 0 {
+		return "and there are none"
+	}
+	return "want one of " + strings.Join(names, ", ")
+}
+
 func sortedKeys[V any](m map[string]V) []string {
 	keys := make([]string, 0, len(m))
 	for key := range m {

@@ -49,12 +49,12 @@ func readSignalRoute(t *tableReader, rt *route, m mapping) target {
 	}
 	if signalType := m.required("signal"); signalType != "" {
 		if s.contract = t.table.signals[signalType]; s.contract == nil {
-			m.failAt(m.at("signal"), "signal: %q is unknown, want one of %s", signalType, strings.Join(sortedKeys(t.table.signals), ", "))
+			m.failAt(m.at("signal"), "signal: %q is unknown, %s", signalType, instead(sortedKeys(t.table.signals)))
 		}
 	}
 	if s.to = m.required("to"); s.to != "" {
 		if c := t.table.commands[s.to]; c == nil || !c.Saga {
-			m.failAt(m.at("to"), "to: %q starts no saga that could wait, want one of %s", s.to, strings.Join(t.sagaCommands(), ", "))
+			m.failAt(m.at("to"), "to: %q starts no saga that could wait, %s", s.to, instead(t.sagaCommands()))
 		}
 	}
 	if s.contract == nil {

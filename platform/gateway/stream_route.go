@@ -97,7 +97,7 @@ func (s *streamRoute) readTypes(t *tableReader, m mapping) {
 		c := t.table.facts[node.Value]
 		switch {
 		case c == nil:
-			m.failAt(node, "types: %q is unknown, want one of %s", node.Value, strings.Join(sortedKeys(t.table.facts), ", "))
+			m.failAt(node, "types: %q is unknown, %s", node.Value, instead(sortedKeys(t.table.facts)))
 			continue
 		case slices.Contains(names, c.Type):
 			m.failAt(node, "types: %s comes twice", c.Type)

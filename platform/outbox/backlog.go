@@ -11,9 +11,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// backlogMax is the most rows of a lane that are counted: behind a broker that is away
-// there may be millions, and to count them all would take what the relay needs.
-const backlogMax = 10_000
+// CountMax is the most rows that are counted, of a lane or of all that are delayed:
+// behind a broker that is away there may be millions, and to count them all would take
+// what the relay needs.
+const CountMax = 10_000
 
 // backlogEvery is how many times as long as [RelayConfig.Balance] a count is good for.
 const backlogEvery = 5
@@ -77,7 +78,7 @@ func (b *backlog) count(ctx context.Context, conn *pgx.Conn, lanes []int) error 
 		) as w
 		left join lateral (
 			select created_at from outbox where outbox.lane = l.lane order by id limit 1
-		) as o on true`, lanes, backlogMax)
+		) as o on true`, lanes, CountMax)
 	var (
 		all []laneBacklog
 		one laneBacklog

@@ -233,6 +233,26 @@ func TestStatusAndFlush(t *testing.T) {
 			t.Errorf("flush: %+v, %v", f, err)
 		}
 	})
+	t.Run("count no further than is quick", func(t *testing.T) {
+		t.Parallel()
+		r := setup(t)
+		o := operate.New("test", r.Pool, nil)
+		for _, fill := range []string{
+			"insert into outbox (lane, publish_id, topic, attributes) select 1, n::text, 'a.events', '' from generate_series(1, $1) as n",
+			"insert into outbox (lane, publish_id, topic, attributes) select 2, n::text, 'a.events', '' from generate_series(1, 7) as n where $1 > 0",
+		} {
+			if _, err := r.Exec(t.Context(), fill, outbox.CountMax+1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, err := o.Status(t.Context())
+		if err != nil || s.Waiting != outbox.CountMax+7 || s.Lanes[1].Waiting != outbox.CountMax || s.Lanes[2].Waiting != 7 || s.Lanes[0].Oldest != nil || s.Lanes[1].Oldest == nil {
+			t.Errorf("%+v, %v", s, err)
+		}
+		if f, err := o.Flush(t.Context(), 0); err != nil || f.Left != outbox.CountMax {
+			t.Errorf("flush: %+v, %v", f, err)
+		}
+	})
 	t.Run("flush wakes the relay", func(t *testing.T) {
 		t.Parallel()
 		r := setup(t)

@@ -54,7 +54,9 @@ func Queue(batch *pgx.Batch, messages ...broker.Message) error {
 			return fmt.Errorf("write outbox: event %s: %w", m.Event.ID, err)
 		}
 		lanes[i] = int16(broker.Partition(m.Event.Key(), Lanes))
-		publishIDs[i], topics[i] = m.PublishID, string(m.Topic)
+		if topics[i] = string(m.Topic); m.PublishID != m.Event.ID { // as a rule it is the same, and is not stored twice
+			publishIDs[i] = m.PublishID
+		}
 		attributes[i], data[i] = events.AppendAttributes(nil, &m.Event), m.Event.Data
 	}
 	// "order by" makes nextval follow the order of the arrays.
@@ -65,6 +67,15 @@ func Queue(batch *pgx.Batch, messages ...broker.Message) error {
 			with ordinality as m (lane, publish_id, topic, attributes, data, n)
 		order by n`, lanes, publishIDs, topics, attributes, data)
 	return nil
+}
+
+// PublishID returns the publish id of a stored message: an empty one stands for the
+// id of its event.
+func PublishID(stored string, e *events.Event) string {
+	if stored == "" {
+		return e.ID
+	}
+	return stored
 }
 
 // Check reports what [Write] would refuse m for, wrapping [broker.ErrRejected].

@@ -89,8 +89,8 @@ func (r *Relay) bury(ctx context.Context, conn *pgx.Conn, row row, key string, p
 			delete from outbox where lane = $1 and id = $2 returning *
 		)
 		insert into outbox_dead (id, lane, key, parks, publish_id, topic, attributes, data, created_at, error)
-		select id, lane, $3, $4, publish_id, topic, attributes, data, created_at, $5 from gone`,
-		row.Lane, row.ID, key, parks, printable(reason.Error()))
+		select id, lane, $3, $4, $6, topic, attributes, data, created_at, $5 from gone`,
+		row.Lane, row.ID, key, parks, printable(reason.Error()), row.PublishID)
 	if err != nil {
 		return fmt.Errorf("set outbox row %d aside: %w", row.ID, err)
 	}

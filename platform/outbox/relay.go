@@ -398,6 +398,7 @@ func (r *Relay) publish(ctx context.Context, conn *pgx.Conn, rows []row) (done [
 			waiting, waitingKeys = append(waiting, row), append(waitingKeys, event.Key())
 			continue
 		}
+		row.PublishID = PublishID(row.PublishID, &event)
 		messages = append(messages, broker.Message{Topic: events.Topic(row.Topic), PublishID: row.PublishID, Event: event})
 		sent = append(sent, row)
 	}

@@ -44,7 +44,12 @@ func newBench(t *testing.T, definitions ...saga.Compiler) *bench {
 	if len(definitions) == 0 {
 		definitions = []saga.Compiler{standard()}
 	}
-	b := &bench{t: t, pool: database(t, saga.SessionParams()), logs: new(logs)}
+	return newBenchOn(t, database(t, saga.SessionParams()), definitions...)
+}
+
+func newBenchOn(t *testing.T, pool *pgxpool.Pool, definitions ...saga.Compiler) *bench {
+	t.Helper()
+	b := &bench{t: t, pool: pool, logs: new(logs)}
 	b.batch = capture(t, b.pool, saga.ConsumerName)
 	b.engine = b.another(definitions...)
 	return b
@@ -271,6 +276,7 @@ func (b *bench) outbox() []letter {
 			return l, err
 		}
 		l.Event, err = events.ParseAttributes(attributes, data)
+		l.PublishID = outbox.PublishID(l.PublishID, &l.Event)
 		return l, err
 	})
 	if err != nil {

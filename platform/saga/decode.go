@@ -16,13 +16,14 @@ var errEntry = errors.New("entry of a saga's history cannot be read")
 // applyEntry takes an entry into the instance and tells its time and cause. The
 // instance must not share its slices with another one.
 func applyEntry(in *Instance, entry []byte) (at time.Time, cause Cause, err error) {
-	if len(entry) == 0 || entry[0] != historyFormat {
+	if len(entry) == 0 || entry[0] != plainFormat && entry[0] != packedFormat {
 		return at, cause, fmt.Errorf("%w: its format is unknown", errEntry)
 	}
-	r := reader{rest: entry[1:]}
+	r := reader{rest: entry[1:], packed: entry[0] == packedFormat}
 	at = time.UnixMicro(r.varint()).UTC()
 	r.at = at
 	cause = r.cause()
+	r.self = in.ID
 	for len(r.rest) > 0 && r.err == nil {
 		tag, value := r.field()
 		r.instance(in, tag, value)
@@ -32,9 +33,28 @@ func applyEntry(in *Instance, entry []byte) (at time.Time, cause Cause, err erro
 
 // reader reads fields; the first error stays.
 type reader struct {
-	rest []byte
-	at   time.Time
-	err  error
+	rest   []byte
+	at     time.Time
+	packed bool   // texts are
+	self   string // the id of the saga, as far as it is known
+	err    error
+}
+
+// nested returns a reader of the fields in a field.
+func (r *reader) nested(fields []byte) reader {
+	return reader{rest: fields, at: r.at, packed: r.packed, self: r.self}
+}
+
+// text returns a text as it was before it was packed.
+func (r *reader) text(value []byte) []byte {
+	if !r.packed {
+		return value
+	}
+	out, ok := unpack(value, r.self)
+	if !ok {
+		r.fail("an id in a text is cut off")
+	}
+	return out
 }
 
 func (r *reader) fail(why string) {
@@ -82,7 +102,7 @@ func (r *reader) field() (tag byte, value []byte) {
 }
 
 func (r *reader) cause() (c Cause) {
-	parts := bytes.SplitN(r.chunk(), []byte{0}, 3)
+	parts := bytes.SplitN(r.text(r.chunk()), []byte{0}, 3)
 	if len(parts) < 3 {
 		r.fail("its cause is cut off")
 		return c
@@ -128,23 +148,24 @@ func (r *reader) failure(value []byte) *Failure {
 		return nil
 	}
 	f := new(Failure)
-	r.decode(value, f)
+	r.decode(r.text(value), f)
 	return f
 }
 
-func raw(value []byte) json.RawMessage {
+func (r *reader) raw(value []byte) json.RawMessage {
 	if len(value) == 0 {
 		return nil
 	}
-	return value
+	return r.text(value)
 }
 
 func (r *reader) instance(in *Instance, tag byte, value []byte) {
 	switch tag {
 	case tagID:
-		in.ID = string(value)
+		in.ID = string(r.text(value))
+		r.self = in.ID
 	case tagName:
-		in.Name = string(value)
+		in.Name = string(r.text(value))
 	case tagVersion:
 		in.Version = r.number(value)
 	case tagStatus:
@@ -153,25 +174,25 @@ func (r *reader) instance(in *Instance, tag byte, value []byte) {
 		flags := r.number(value)
 		in.Backward, in.Pivoted, in.Paused = flags&flagBackward != 0, flags&flagPivoted != 0, flags&flagPaused != 0
 	case tagState:
-		in.State = raw(value)
+		in.State = r.raw(value)
 	case tagFailure:
 		in.Failure = r.failure(value)
 	case tagTrouble:
 		in.Trouble = r.failure(value)
 	case tagResult:
-		in.Result = raw(value)
+		in.Result = r.raw(value)
 	case tagStartType:
-		in.StartType = string(value)
+		in.StartType = string(r.text(value))
 	case tagFingerprint:
-		in.Fingerprint = string(value)
+		in.Fingerprint = string(r.text(value))
 	case tagTenant:
-		in.Tenant = string(value)
+		in.Tenant = string(r.text(value))
 	case tagParent:
-		in.Parent = string(value)
+		in.Parent = string(r.text(value))
 	case tagReplyTo:
-		in.ReplyTo = events.Topic(value)
+		in.ReplyTo = events.Topic(r.text(value))
 	case tagRecalled:
-		in.Recalled = string(value)
+		in.Recalled = string(r.text(value))
 	case tagCreatedAt:
 		in.CreatedAt = r.time(value)
 	case tagUpdatedAt:
@@ -179,14 +200,14 @@ func (r *reader) instance(in *Instance, tag byte, value []byte) {
 	case tagDeadline:
 		in.Deadline = r.time(value)
 	case tagTraceParent:
-		in.TraceParent = string(value)
+		in.TraceParent = string(r.text(value))
 	case tagTraceState:
-		in.TraceState = string(value)
+		in.TraceState = string(r.text(value))
 	case tagSignals:
 		in.Signals = nil
-		r.decode(value, &in.Signals)
+		r.decode(r.text(value), &in.Signals)
 	case tagStep:
-		n := reader{rest: value, at: r.at}
+		n := r.nested(value)
 		index := n.uvarint()
 		if n.err != nil || index > uint64(len(in.Steps)) {
 			r.fail("a step is missing")
@@ -210,9 +231,9 @@ func (r *reader) instance(in *Instance, tag byte, value []byte) {
 func (r *reader) step(s *StepRecord, tag byte, value []byte) {
 	switch tag {
 	case tagStepName:
-		s.Name = string(value)
+		s.Name = string(r.text(value))
 	case tagStepKind:
-		s.Kind = string(value)
+		s.Kind = string(r.text(value))
 	case tagStepStatus:
 		s.Status = StepStatus(word(value))
 	case tagStepRounds:
@@ -224,24 +245,25 @@ func (r *reader) step(s *StepRecord, tag byte, value []byte) {
 	case tagStepDone:
 		s.Done = r.number(value)
 	case tagStepCode:
-		s.Code = events.Code(value)
+		s.Code = events.Code(r.text(value))
 	case tagStepChoice:
 		s.Choice = r.number(value)
 	case tagStepItem:
-		n := reader{rest: value}
+		n := r.nested(value)
 		index := n.uvarint()
+		item := n.text(n.rest)
 		switch {
 		case n.err != nil || index > uint64(len(s.Items)):
 			r.fail("an item is missing")
 		case index == uint64(len(s.Items)):
-			s.Items = append(s.Items, n.rest)
+			s.Items = append(s.Items, item)
 		default:
-			s.Items[index] = n.rest
+			s.Items[index] = item
 		}
 	case tagStepTurn:
-		s.Turns = append(s.Turns, string(value))
+		s.Turns = append(s.Turns, string(r.text(value)))
 	case tagStepOrigin:
-		s.Origin = string(value)
+		s.Origin = string(r.text(value))
 	case tagDo:
 		r.call(&s.Do, value)
 	case tagUndo:
@@ -252,13 +274,13 @@ func (r *reader) step(s *StepRecord, tag byte, value []byte) {
 }
 
 func (r *reader) call(c *CallRecord, fields []byte) {
-	n := reader{rest: fields, at: r.at}
+	n := r.nested(fields)
 	for len(n.rest) > 0 && n.err == nil {
 		switch tag, value := n.field(); tag {
 		case tagRequest:
-			c.Request = raw(value)
+			c.Request = n.raw(value)
 		case tagReply:
-			c.Reply = raw(value)
+			c.Reply = n.raw(value)
 		case tagAttempts:
 			c.Attempts = n.number(value)
 		case tagSentAt:
@@ -268,7 +290,7 @@ func (r *reader) call(c *CallRecord, fields []byte) {
 		case tagCallDeadline:
 			c.Deadline = n.time(value)
 		case tagError:
-			c.Error = string(value)
+			c.Error = string(n.text(value))
 		default:
 			n.fail(fmt.Sprintf("field %d of a call is unknown", tag))
 		}

@@ -25,3 +25,13 @@ func ApplyEntry(in *Instance, entry []byte) (at time.Time, cause Cause, err erro
 
 // Fire is one round of RunTimers.
 func (e *Engine) Fire(ctx context.Context) (int, error) { return e.fire(ctx) }
+
+// IsConflict is what the timer loop tries again.
+func IsConflict(err error) bool { return isConflict(err) }
+
+// ForgetClock has the engine ask the database for the time, which a test has moved.
+func (e *Engine) ForgetClock() {
+	e.clock.mu.Lock()
+	defer e.clock.mu.Unlock()
+	e.clock.read = time.Time{}
+}

@@ -1,9 +1,12 @@
 package saga_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,11 +77,11 @@ func callOf(rt *rapid.T) saga.CallRecord {
 }
 
 func text(rt *rapid.T, label string) string {
-	return rapid.SampledFrom([]string{"", "a", "pick[2.0]", "é\x00<&>"}).Draw(rt, label)
+	return rapid.SampledFrom([]string{"", "a", "pick[2.0]", "é\x00<&>", tripID, "-" + tripID + "-"}).Draw(rt, label)
 }
 
 func raw(rt *rapid.T, label string) json.RawMessage {
-	return rapid.SampledFrom([]json.RawMessage{nil, []byte(`{}`), []byte(`{"Sum":1}`), []byte(`"x"`)}).Draw(rt, label)
+	return rapid.SampledFrom([]json.RawMessage{nil, []byte(`{}`), []byte(`{"Sum":1}`), []byte(`"x"`), []byte(`{"Of":"` + tripID + `","By":"` + tripID[1:] + `0"}`), []byte("\"\xff\"")}).Draw(rt, label)
 }
 
 func instant(rt *rapid.T) time.Time {
@@ -122,6 +125,67 @@ func TestHistoryHoldsEverySaga(t *testing.T) {
 	})
 }
 
+// TestIdsTakeLittleOfTheHistory: the saga's own id a byte, others 17, and whatever
+// could be taken for one of them is kept as it is.
+func TestIdsTakeLittleOfTheHistory(t *testing.T) {
+	const other = "1b0793d9-8d7d-8f94-b6e9-d9adab7cb3b0"
+	id := func(n int, format string) json.RawMessage {
+		return []byte(strings.Repeat(fmt.Sprintf(format, tripID), n))
+	}
+	entry := func(own string, state, request json.RawMessage) []byte {
+		t.Helper()
+		in := saga.Instance{
+			ID: own, Name: "trip", State: state, CreatedAt: dawn, UpdatedAt: dawn,
+			Steps: []saga.StepRecord{{Name: "a", Do: saga.CallRecord{Request: request}, Items: []json.RawMessage{request}}},
+		}
+		cause := saga.Cause{Kind: "start", Event: other}
+		entry, err := saga.EncodeEntry(&saga.Instance{}, &in, cause, dawn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got saga.Instance
+		_, gotCause, err := saga.ApplyEntry(&got, slices.Clone(entry))
+		if err != nil || gotCause != cause || got.ID != own || !bytes.Equal(got.State, state) ||
+			!bytes.Equal(got.Steps[0].Do.Request, request) || !bytes.Equal(got.Steps[0].Items[0], request) {
+			t.Errorf("id %q, state %q and request %q are %q, %q and %q, %v", own, state, request, got.ID, got.State, got.Steps[0].Do.Request, err)
+		}
+		return entry
+	}
+	none := len(entry(tripID, nil, nil))
+	for name, of := range map[string]struct {
+		state, request json.RawMessage
+		most           int
+	}{
+		"its own id":                 {id(1, "%s"), nil, 3},
+		"its own id, in a row":       {id(4, "%s"), nil, 6},
+		"its own id, between dashes": {id(4, "-%s-"), nil, 14},
+		"its own id in a request":    {nil, id(1, `"%s"`), 12},
+		"another id":                 {[]byte(other), nil, 19},
+		"upper case":                 {[]byte(strings.ToUpper(other)), nil, 38},
+		"part of an id":              {[]byte(other[1:]), nil, 37},
+		"an id in another's end":     {[]byte(other + other[8:]), nil, 48},
+		"half of an id and another":  {[]byte(other[:18] + other), nil, 37},
+	} {
+		if n := len(entry(tripID, of.state, of.request)) - none; n > of.most {
+			t.Errorf("%s takes %d bytes, want at most %d", name, n, of.most)
+		}
+	}
+	for _, own := range []string{tripID, "", "1", "00000000-0000-0000-0000-000000000000", strings.ToUpper(tripID)} {
+		for _, value := range []string{own, "\xff", "\xfe", "\xfe" + tripID, tripID + "\xff", "é" + own + other} {
+			entry(own, []byte(value), nil)
+			entry(own, nil, []byte(value))
+		}
+	}
+	for name, broken := range map[string][]byte{
+		"an id that is cut":            []byte("\x02\x00\x02\x00\x00\x02\x02a\xfe"),
+		"its own id before it is told": []byte("\x02\x00\x02\x00\x00\x02\x01\xff"),
+	} {
+		if _, _, err := saga.ApplyEntry(&saga.Instance{}, broken); err == nil {
+			t.Errorf("%s: it was read", name)
+		}
+	}
+}
+
 // FuzzHistory reads entries that somebody has tampered with: it may refuse them,
 // but what it takes in can be written down again.
 func FuzzHistory(f *testing.F) {
@@ -132,6 +196,7 @@ func FuzzHistory(f *testing.F) {
 			{Name: "alpha", Status: saga.StepDone, Do: saga.CallRecord{Request: []byte(`{}`), RetryAt: dawn}, Done: 1, Round: 2},
 			{Name: "each", Kind: "for-each", Items: []json.RawMessage{[]byte(`1`)}, Choice: -1},
 			{Name: "way", Kind: "decide", Turns: []string{"left"}},
+			{Name: "ids", Do: saga.CallRecord{Request: []byte(`{"Of":"` + tripID + `"}`), Reply: []byte(`"1b0793d9-8d7d-8f94-b6e9-d9adab7cb3b0"`)}},
 		},
 	}
 	whole := saga.WholeEntry(s)

@@ -230,8 +230,8 @@ func planned(before, after *Instance, messages []broker.Message) []Planned {
 // inDoubt reports whether nobody knows if the step was done.
 func (in *Instance) inDoubt(step string) bool {
 	for i := range in.Steps {
-		if in.Steps[i].Name == step {
-			return in.Steps[i].Status == StepRunning || in.Steps[i].Status == StepTimedOut
+		if r := &in.Steps[i]; r.Name == step {
+			return r.Status == StepRunning || r.Status == StepTimedOut || r.Status == StepCompensating && r.Done == 0
 		}
 	}
 	return false

@@ -58,7 +58,12 @@ func (p *Program) Preview(in Instance, now time.Time) (Preview, error) {
 	out := in
 	var effects []Effect
 	if in.Backward && !in.Status.Final() {
-		out.Paused = false
+		// One that was paused when it turned round has not begun to undo.
+		d := decision{program: p, Instance: in, now: now}
+		d.Steps, d.Paused = slices.Clone(in.Steps), false
+		d.settle()
+		d.seal()
+		out, effects = d.Instance, d.effects
 	} else {
 		var err error
 		out, effects, err = p.Obey(in, Order{Verb: Compensate, By: "preview", Reason: "preview"}, now)

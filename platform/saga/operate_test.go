@@ -4,15 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/postgres"
@@ -122,6 +119,38 @@ func TestOrder(t *testing.T) {
 		b.wantSent(id, "trip.abandoned")
 		if _, ok := b.due(id); ok {
 			t.Error("it has a timer still")
+		}
+	})
+	t.Run("a saga that was stuck goes on when it is resumed, because it asks anew", func(t *testing.T) {
+		t.Parallel()
+		b, id := running(t, "alpha", "beta", "gamma")
+		b.process(no(t, id, "delta"))
+		b.want(id, saga.Stuck, 5)
+		b.order(id, by(saga.Pause))
+		if told := b.order(id, by(saga.Resume)); told.Saga.Status != saga.Running || told.Saga.Trouble != nil || len(told.Sends) != 1 {
+			t.Errorf("saga is %s with %+v and sends %+v", told.Saga.Status, told.Saga.Trouble, told.Sends)
+		}
+	})
+	t.Run("an undo that is repeated is as doubtful as it was", func(t *testing.T) {
+		t.Parallel()
+		b, id := running(t)
+		for _, order := range []saga.Order{by(saga.Cancel), by(saga.RetryNow)} {
+			if told := b.order(id, order); len(told.Sends) != 1 || !told.Sends[0].Undo || !told.Sends[0].InDoubt {
+				t.Errorf("%s sends %+v", order.Verb, told.Sends)
+			}
+		}
+	})
+	t.Run("a preview tells what a saga has to undo that was paused when it turned round", func(t *testing.T) {
+		t.Parallel()
+		b, id := running(t, "alpha")
+		b.order(id, by(saga.Pause))
+		b.process(no(t, id, "beta"))
+		preview, err := b.engine.Preview(t.Context(), id)
+		if err != nil || preview.Ends != saga.Compensated || len(preview.Sends) != 1 || preview.Sends[0].Step != "alpha" {
+			t.Errorf("preview %+v, %v", preview, err)
+		}
+		if in, _ := b.stored(id); !in.Paused || in.Status != saga.Compensating {
+			t.Errorf("the saga is %+v after it", in)
 		}
 	})
 	t.Run("a dry run tells and does nothing", func(t *testing.T) {
@@ -310,50 +339,6 @@ func TestOfOperatorsAtOnceOneWins(t *testing.T) {
 	b.want(id, saga.Running, 2)
 }
 
-// lossy is a connection of which an answer or a question can be lost.
-type lossy struct {
-	net.Conn
-	plan *loss
-	hit  bool
-}
-
-// loss says what is lost: the next exchange that holds the mark.
-type loss struct {
-	mu     sync.Mutex
-	mark   string
-	before bool // the question, else the answer
-	times  int
-}
-
-func (l *loss) due(data []byte) (lose, before bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.times == 0 || !strings.Contains(string(data), l.mark) {
-		return false, false
-	}
-	l.times--
-	return true, l.before
-}
-
-func (c *lossy) Write(data []byte) (int, error) {
-	lose, before := c.plan.due(data)
-	if lose && before {
-		c.Close()
-		return 0, io.ErrClosedPipe
-	}
-	c.hit = c.hit || lose
-	return c.Conn.Write(data)
-}
-
-func (c *lossy) Read(data []byte) (int, error) {
-	n, err := c.Conn.Read(data)
-	if c.hit && n > 0 { // so the server has done what it was asked
-		c.Close()
-		return 0, io.ErrUnexpectedEOF
-	}
-	return n, err
-}
-
 func TestOrderWhoseCommitGotNoAnswerIsGivenOnce(t *testing.T) {
 	t.Parallel()
 	for name, before := range map[string]bool{"the answer is lost": false, "the question is lost": true} {
@@ -362,24 +347,15 @@ func TestOrderWhoseCommitGotNoAnswerIsGivenOnce(t *testing.T) {
 			b, id := newBench(t), ids(1)[0]
 			b.process(startOf(t, id))
 			b.exec("delete from outbox")
-			plan := &loss{mark: "lost on the way", before: before, times: 2}
-			config := b.pool.Config()
-			dial := config.ConnConfig.DialFunc
-			config.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-				conn, err := dial(ctx, network, addr)
-				return &lossy{Conn: conn, plan: plan}, err
-			}
-			pool, err := pgxpool.NewWithConfig(t.Context(), config)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer pool.Close()
+			trouble := &mishap{}
+			pool := b.wire(trouble)
+			trouble.arm("lost on the way", 2, before, nil)
 			engine, err := saga.NewEngine(pool, saga.EngineConfig{}, standard())
 			if err != nil {
 				t.Fatal(err)
 			}
 			order := by(saga.RetryNow)
-			order.Reason = plan.mark
+			order.Reason = "lost on the way"
 			told, err := engine.Order(t.Context(), id, order, saga.Condition{Revision: 1})
 			if err != nil || told.Revision != 2 || len(told.Sends) != 1 {
 				t.Fatalf("told %+v, %v", told, err)

@@ -107,7 +107,7 @@ func (d *decision) obey(o Order) error {
 		if !d.Paused {
 			return refuse("not_paused", "the saga is not paused")
 		}
-		d.Paused = false
+		d.Paused, d.Trouble = false, nil // what is still in trouble says so again
 		d.refresh("")
 	case Edit:
 		value, err := d.program.decode(o.Data)

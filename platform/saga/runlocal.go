@@ -57,8 +57,9 @@ func (l *locals) start(id uuid.UUID, work func()) {
 	})
 }
 
-// dueLocal returns the local step that is to be run, nil for none.
-func (p *Program) dueLocal(in *Instance, now time.Time) *StepRecord {
+// DueLocal returns the record of the local step that is to be run, or undone, by
+// then; nil for none.
+func (in *Instance) DueLocal(now time.Time) *StepRecord {
 	if in.Status.Final() || in.Paused {
 		return nil
 	}
@@ -120,14 +121,11 @@ func (e *Engine) attemptLocal(ctx context.Context, id uuid.UUID) (found bool, er
 	if err != nil {
 		return false, err
 	}
-	record := program.dueLocal(&saga.Instance, t.now)
+	record := saga.DueLocal(t.now)
 	if record == nil {
 		return false, nil
 	}
-	n, _, _ := program.locate(record.Name)
-	bounded, cancel := context.WithTimeout(ctx, max(n.timeout, time.Second))
-	defer cancel()
-	input, err := program.attempt(bounded, tx, &saga.Instance, *record)
+	input, err := program.Attempt(ctx, tx, &saga.Instance, *record)
 	if err != nil {
 		return false, err
 	}
@@ -146,15 +144,19 @@ func (e *Engine) attemptLocal(ctx context.Context, id uuid.UUID) (found bool, er
 	return true, err
 }
 
-// attempt runs the code of a local step within a savepoint and returns how it
-// went. The error is of the transaction itself.
-func (p *Program) attempt(ctx context.Context, tx pgx.Tx, in *Instance, record StepRecord) (input LocalInput, err error) {
+// Attempt runs the code of the local step that is due, or its undo, within a
+// savepoint and no longer than its timeout, and returns how it went: what it has
+// written stays when it succeeded, and else is gone. The error is of the transaction
+// itself.
+func (p *Program) Attempt(ctx context.Context, tx pgx.Tx, in *Instance, record StepRecord) (input LocalInput, err error) {
 	_, undo := record.awaits()
 	input = LocalInput{Step: record.Name, Undo: undo}
 	n, at, ok := p.locate(record.Name)
 	if !ok {
 		return input, fmt.Errorf("saga %s has no step %s", in.ID, record.Name)
 	}
+	ctx, cancel := context.WithTimeout(ctx, max(n.timeout, time.Second))
+	defer cancel()
 	d := decision{program: p, Instance: *in}
 	d.Steps = append([]StepRecord(nil), in.Steps...)
 	run := n.local

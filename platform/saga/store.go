@@ -198,7 +198,7 @@ func queueChanges(batch *pgx.Batch, changes []change) {
 			days    []time.Time
 			entries [][]byte
 		}
-		set struct {
+		begun, set struct {
 			ids []([16]byte)
 			due []*time.Time
 		}
@@ -228,11 +228,15 @@ func queueChanges(batch *pgx.Batch, changes []change) {
 			ch.after.live, ch.after.armed = false, time.Time{}
 		case !ch.before.live, ch.fired, !due.IsZero() && (ch.before.armed.IsZero() || due.Before(ch.before.armed)):
 			ch.after.live, ch.after.armed = true, due
-			set.ids = append(set.ids, ch.id)
+			live := &set
+			if ch.before.revision == 0 {
+				live = &begun
+			}
+			live.ids = append(live.ids, ch.id)
 			if due.IsZero() {
-				set.due = append(set.due, nil)
+				live.due = append(live.due, nil)
 			} else {
-				set.due = append(set.due, &due)
+				live.due = append(live.due, &due)
 			}
 		}
 		day := in.CreatedAt.UTC().Truncate(24 * time.Hour)
@@ -298,6 +302,9 @@ func queueChanges(batch *pgx.Batch, changes []change) {
 		batch.Queue(`
 			insert into saga_log (saga_id, seq, day, entry)
 			select * from unnest($1::uuid[], $2::bigint[], $3::date[], $4::bytea[])`, log.ids, log.seqs, log.days, log.entries)
+	}
+	if len(begun.ids) > 0 { // theirs alone, as the row in saga is: "on conflict" would write a record more for each
+		batch.Queue("insert into saga_live (saga_id, due_at) select * from unnest($1::uuid[], $2::timestamptz[])", begun.ids, begun.due)
 	}
 	if len(set.ids) > 0 {
 		batch.Queue(`

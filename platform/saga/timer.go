@@ -100,7 +100,7 @@ func (e *Engine) fire(ctx context.Context) (fired int, err error) {
 			continue
 		}
 		program, _, err := e.program(saga)
-		if err == nil && program.dueLocal(&saga.Instance, t.now) != nil {
+		if err == nil && saga.DueLocal(t.now) != nil {
 			e.runLocal(ctx, id)
 			continue
 		}

@@ -253,6 +253,7 @@ func (r *rig) sent() []command {
 			return c, err
 		}
 		c.Event, err = events.ParseAttributes(attributes, data)
+		c.publishID = outbox.PublishID(c.publishID, &c.Event)
 		return c, err
 	})
 	if err != nil {

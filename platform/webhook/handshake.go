@@ -22,8 +22,8 @@ const CallbackPath = "/v1/webhook-grants/"
 // askRest is how long to wait between questions to a sink that does not agree.
 const askRestMax = time.Hour
 
-// answer is what a sink says to the question whether it agrees.
-type answer struct {
+// consent is what a sink says to the question whether it agrees.
+type consent struct {
 	granted bool
 	rate    *int   // per minute; nil: any
 	refused bool   // it was there, and did not agree
@@ -63,14 +63,14 @@ func (s *Sender) ask(ctx context.Context, r *row) bool {
 }
 
 // options makes the validation request.
-func (s *Sender) options(ctx context.Context, r *row, token string) answer {
+func (s *Sender) options(ctx context.Context, r *row, token string) consent {
 	p, err := r.full().compile(s.config.Guard, nil)
 	if err != nil {
-		return answer{reason: clip(err.Error(), errorBytesMax)}
+		return consent{reason: clip(err.Error(), errorBytesMax)}
 	}
 	request, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodOptions, p.sink.String(), http.NoBody)
 	if err != nil {
-		return answer{reason: clip(err.Error(), errorBytesMax)}
+		return consent{reason: clip(err.Error(), errorBytesMax)}
 	}
 	h := request.Header
 	h.Set("User-Agent", userAgent)
@@ -88,7 +88,7 @@ func (s *Sender) options(ctx context.Context, r *row, token string) answer {
 	if err != nil {
 		text, result := explain(err)
 		s.store.metrics.handshakes.WithLabelValues(result).Inc()
-		return answer{reason: text}
+		return consent{reason: text}
 	}
 	_, _ = io.CopyN(io.Discard, response.Body, answerBytesMax)
 	_ = response.Body.Close()
@@ -103,22 +103,22 @@ func (s *Sender) options(ctx context.Context, r *row, token string) answer {
 
 // readAnswer reads the validation response. Its status says nothing about consent, by
 // the specification; only the header does.
-func readAnswer(response *http.Response, origin string) answer {
+func readAnswer(response *http.Response, origin string) consent {
 	allowed := strings.TrimSpace(response.Header.Get("WebHook-Allowed-Origin"))
 	switch {
 	case allowed == "":
-		return answer{
+		return consent{
 			refused: response.StatusCode < 500 && response.StatusCode != http.StatusTooManyRequests,
 			reason:  fmt.Sprintf("the sink answered OPTIONS with %d and without WebHook-Allowed-Origin", response.StatusCode),
 		}
 	case allowed != "*" && !strings.EqualFold(allowed, origin):
-		return answer{refused: true, reason: clip("the sink allows the origin "+strconv.Quote(allowed)+", not "+origin, errorBytesMax)}
+		return consent{refused: true, reason: clip("the sink allows the origin "+strconv.Quote(allowed)+", not "+origin, errorBytesMax)}
 	}
 	rate, err := parseRate(response.Header.Get("WebHook-Allowed-Rate"))
 	if err != nil {
-		return answer{refused: true, reason: err.Error()}
+		return consent{refused: true, reason: err.Error()}
 	}
-	return answer{granted: true, rate: rate}
+	return consent{granted: true, rate: rate}
 }
 
 // parseRate reads WebHook-Allowed-Rate: requests per minute; nil is any number.
@@ -138,7 +138,7 @@ func parseRate(text string) (*int, error) {
 }
 
 // answered applies what a sink has said to its subscription.
-func (s *Sender) answered(ctx context.Context, tx pgx.Tx, r *row, a answer) error {
+func (s *Sender) answered(ctx context.Context, tx pgx.Tx, r *row, a consent) error {
 	now := time.Now()
 	again := func(in time.Duration) {
 		at := now.Add(in)

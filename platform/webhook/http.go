@@ -13,10 +13,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/countermand/countermand/platform/answer"
 	"github.com/countermand/countermand/platform/gateway"
 )
 
@@ -121,6 +123,9 @@ func rawBody(w http.ResponseWriter, r *http.Request, into any, optional bool) (r
 	if err != nil || media != "application/json" && !strings.HasSuffix(media, "+json") {
 		return nil, refusal{http.StatusUnsupportedMediaType, "unsupported_media_type", "The body must be JSON", "Send the body as application/json.", nil}
 	}
+	if holdsNUL(raw) {
+		return nil, refusal{http.StatusBadRequest, "malformed_json", "The body is not acceptable JSON", "The character U+0000 is not accepted.", nil}
+	}
 	err = json.Unmarshal(raw, into, json.RejectUnknownMembers(true))
 	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		return nil, refusal{http.StatusBadRequest, "malformed_json", "The body is not acceptable JSON", sentence(syntactic.Err.Error() + " at byte " + strconv.FormatInt(syntactic.ByteOffset, 10)), nil}
@@ -138,19 +143,21 @@ func rawBody(w http.ResponseWriter, r *http.Request, into any, optional bool) (r
 	return raw, nil
 }
 
-// write answers with a document.
-func write(w http.ResponseWriter, status int, document any) error {
-	text, err := json.Marshal(document, json.Deterministic(true), jsontext.EscapeForHTML(false))
-	if err != nil {
-		return fmt.Errorf("encode answer: %w", err)
+// holdsNUL reports whether a string in a JSON document holds U+0000, which Postgres does
+// not store.
+func holdsNUL(document []byte) bool {
+	const escape = `\u0000`
+	for {
+		at := bytes.Index(document, []byte(escape))
+		if at < 0 {
+			return false
+		}
+		before := document[:at]
+		if backslashes := len(before) - len(bytes.TrimRight(before, `\`)); backslashes%2 == 0 {
+			return true // or the backslash is one that is escaped itself
+		}
+		document = document[at+len(escape):]
 	}
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	_, _ = w.Write(append(text, '\n'))
-	return nil
 }
 
 // one answers with a subscription and its ETag.
@@ -159,7 +166,7 @@ func one(w http.ResponseWriter, status int, s Subscription, err error) error {
 		return err
 	}
 	w.Header().Set("ETag", `"`+strconv.FormatInt(s.Revision, 10)+`"`)
-	return write(w, status, s)
+	return answer.JSON(w, status, s)
 }
 
 // ifMatch returns the revision that If-Match names; any when there is none.
@@ -185,8 +192,10 @@ func query(values url.Values, read func(name, value string) (want string)) error
 	slices.Sort(names)
 	for _, name := range names {
 		want := "it comes once"
-		if len(values[name]) == 1 {
-			want = read(name, values[name][0])
+		if value := values[name][0]; len(values[name]) == 1 {
+			if want = "a text in UTF-8 without U+0000"; utf8.ValidString(value) && !strings.ContainsRune(value, 0) {
+				want = read(name, value)
+			}
 		}
 		if want != "" {
 			return refusal{http.StatusBadRequest, "query_invalid", "The query is not valid", name + ": want " + want + ".", nil}
@@ -281,7 +290,7 @@ func (a api) test(w http.ResponseWriter, r *http.Request, scope Scope) error {
 	if err != nil {
 		return err
 	}
-	return write(w, http.StatusAccepted, d)
+	return answer.JSON(w, http.StatusAccepted, d)
 }
 
 // DeliveryList is the body of a list of deliveries.
@@ -324,7 +333,7 @@ func (a api) deliveries(w http.ResponseWriter, r *http.Request, scope Scope) err
 		return err
 	}
 	next(w, r, page.Next)
-	return write(w, http.StatusOK, DeliveryList(page))
+	return answer.JSON(w, http.StatusOK, DeliveryList(page))
 }
 
 func (a api) delivery(w http.ResponseWriter, r *http.Request, scope Scope) error {
@@ -335,7 +344,7 @@ func (a api) delivery(w http.ResponseWriter, r *http.Request, scope Scope) error
 	if err != nil {
 		return err
 	}
-	return write(w, http.StatusOK, d)
+	return answer.JSON(w, http.StatusOK, d)
 }
 
 // RedeliverOrder is the body of an order to send deliveries again: one by its id, or
@@ -368,5 +377,5 @@ func (a api) redeliver(w http.ResponseWriter, r *http.Request, scope Scope) erro
 	if err != nil {
 		return err
 	}
-	return write(w, http.StatusAccepted, Redelivered{n})
+	return answer.JSON(w, http.StatusAccepted, Redelivered{n})
 }

@@ -2,6 +2,8 @@ package webhook
 
 import (
 	"net/http"
+
+	"github.com/countermand/countermand/platform/answer"
 )
 
 // List is the body of a list of subscriptions for operators.
@@ -49,7 +51,7 @@ func (a api) list(w http.ResponseWriter, r *http.Request, scope Scope) error {
 		return err
 	}
 	next(w, r, page.Next)
-	return write(w, http.StatusOK, List{page.Subscriptions, page.Next})
+	return answer.JSON(w, http.StatusOK, List{page.Subscriptions, page.Next})
 }
 
 func (a api) approve(w http.ResponseWriter, r *http.Request, scope Scope) error {

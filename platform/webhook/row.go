@@ -22,6 +22,7 @@ type row struct {
 	state          State
 	reason         string
 	stated         stated
+	sinkBefore     string // as it was loaded
 	credential     *Credential
 	secrets        []Secret
 	createdAt      time.Time
@@ -67,6 +68,7 @@ func (s *Store) scan(from pgx.CollectableRow, more ...any) (*row, error) {
 	if err := json.Unmarshal(document, &r.stated); err != nil {
 		return nil, fmt.Errorf("subscription %s: %w", r.id, err)
 	}
+	r.sinkBefore = r.stated.Sink
 	owner := r.id.String()
 	if r.secrets, err = s.config.Vault.openSecrets(owner, secrets); err != nil {
 		return nil, err

@@ -277,10 +277,10 @@ func (s *Store) write(ctx context.Context, tx pgx.Tx, r *row) error {
 		update webhook_subscription set revision = revision + 1, updated_at = clock_timestamp(), state = $2, reason = $3, document = $4,
 			credential = $5, secrets = $6, since = $7, granted_at = $8, granted_by = $9, allowed_rate = $10, ask_at = $11, asked = $12,
 			failures = $13, rest_until = $14,
-			callback = case when $11::timestamptz is null or document->>'sink' <> $15 then null else callback end -- told to that sink only
+			callback = case when $11::timestamptz is not null and $15 then callback end -- told to that sink only
 		where id = $1 returning revision, updated_at`,
 		r.id, string(r.state), r.reason, document, credential, secrets, r.since, r.grantedAt, r.grantedBy, r.allowedRate, r.askAt, r.asked,
-		r.failures, r.restUntil, r.stated.Sink).Scan(&r.revision, &r.updatedAt)
+		r.failures, r.restUntil, r.stated.Sink == r.sinkBefore).Scan(&r.revision, &r.updatedAt)
 	if err != nil {
 		return fmt.Errorf("write subscription %s: %w", r.id, err)
 	}

@@ -423,3 +423,14 @@ func TestASinkThatResolvesToAnInnerAddressIsNotReached(t *testing.T) {
 		t.Errorf("%d requests reached it", n)
 	}
 }
+
+// What Postgres cannot make a text of must not keep a subscription from being changed.
+func TestASubscriptionWithU0000CanBeChanged(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	s := r.subscribe("http://127.0.0.1:9/", func(s *webhook.Subscription) { s.Source = "a\x00b" })
+	s.Config = map[string]string{"order": "key"}
+	if _, err := r.store.Replace(t.Context(), webhook.Scope{Everyone: true}, s, webhook.AnyRevision); err != nil {
+		t.Error(err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/countermand/countermand/platform/answer"
 	"github.com/countermand/countermand/platform/gateway"
 )
 
@@ -80,7 +81,7 @@ func (a subscribers) list(w http.ResponseWriter, r *http.Request, scope Scope) e
 		return err
 	}
 	next(w, r, page.Next)
-	return write(w, http.StatusOK, page.Subscriptions) // an array, as the specification wants it
+	return answer.JSON(w, http.StatusOK, page.Subscriptions) // an array, as the specification wants it
 }
 
 func (a subscribers) create(w http.ResponseWriter, r *http.Request, _ Scope) error {

@@ -11,5 +11,6 @@
 // broken in turn, and the seeds must find out. TestFlaws breaks the parts that are
 // simulated: participants without an inbox, a database without a guard, a relay
 // that skips. "make mutants" breaks the code of the engine itself, line by line, by
-// an overlay of the compiler; see the package mutate.
+// an overlay of the compiler, and what operators order as well, which a model on a
+// real database finds; see the package mutate.
 package sim

@@ -34,7 +34,7 @@ func newAsking(models *aiRoute, prompts *prompt.Store) *asking {
 }
 
 // plan reads a request as the route does.
-func (a *asking) plan(format aiwire.Format, caller ai.Caller, model string, data []byte) (*route.Inside, error) {
+func (a *asking) plan(format aiwire.Format, caller ai.Caller, model string, header http.Header, data []byte) (*route.Inside, error) {
 	object, err := body.Parse(data)
 	if err != nil {
 		return nil, aiwire.Invalid("", err.Error())
@@ -42,7 +42,7 @@ func (a *asking) plan(format aiwire.Format, caller ai.Caller, model string, data
 	if object.Get("stream").Bool() {
 		return nil, aiwire.Invalid("stream", "The answer cannot come in parts here.")
 	}
-	return a.models.Inside(route.Call{Request: upstream.Request{Format: format, Model: model, Tenant: caller.Tenant, Body: object}, Caller: caller})
+	return a.models.Inside(route.Call{Request: upstream.Request{Format: format, Model: model, Tenant: caller.Tenant, Body: object, Header: header}, Caller: caller})
 }
 
 // completions asks for chat completions on behalf of prompts.
@@ -50,7 +50,7 @@ type completions struct{ *asking }
 
 // Plan implements [prompt.Model].
 func (c completions) Plan(caller ai.Caller, model string, data []byte) (prompt.Asking, error) {
-	plan, err := c.plan(aiwire.Chat, caller, model, data)
+	plan, err := c.plan(aiwire.Chat, caller, model, nil, data)
 	if err != nil {
 		return prompt.Asking{}, err
 	}
@@ -85,7 +85,11 @@ func (a *asking) Plan(ctx context.Context, q aievents.CompleteRequest) (particip
 		return participant.Plan{}, &participant.Failure{Code: aievents.CallRefused, Message: "body: " + err.Error()}
 	}
 	object.SetText("model", q.Model)
-	plan, err := a.plan(format, ai.Caller(q.Caller), q.Model, object.Bytes())
+	var header http.Header
+	if len(q.AnthropicBeta) > 0 && format == aiwire.Messages {
+		header = http.Header{betaHeader: q.AnthropicBeta}
+	}
+	plan, err := a.plan(format, ai.Caller(q.Caller), q.Model, header, object.Bytes())
 	if err != nil {
 		return participant.Plan{}, failureOf(err)
 	}

@@ -51,22 +51,30 @@ func (r Ready) Print(w io.Writer, asJSON bool) {
 	fmt.Fprintln(w, line)
 }
 
-// Version returns the version of the binary, as the Go toolchain recorded it.
+// version is set by the linker where the toolchain has no repository to ask, as in the
+// build of an image.
+var version string
+
+// Version returns the version of the binary: the one that it was linked with, or else as
+// the Go toolchain recorded it.
 func Version() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
 	}
-	version := info.Main.Version
+	recorded := info.Main.Version
 	for _, setting := range info.Settings {
-		if setting.Key == "vcs.revision" && len(setting.Value) >= 12 && (version == "" || version == "(devel)") {
-			version = setting.Value[:12]
+		if setting.Key == "vcs.revision" && len(setting.Value) >= 12 && (recorded == "" || recorded == "(devel)") {
+			recorded = setting.Value[:12]
 		}
 	}
-	if version == "" || version == "(devel)" {
+	if recorded == "" || recorded == "(devel)" {
 		return "development"
 	}
-	return version
+	return recorded
 }
 
 // Main runs one role as a process of its own until SIGINT, SIGTERM or a failure,

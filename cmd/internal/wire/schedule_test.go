@@ -1,6 +1,9 @@
 package wire
 
 import (
+	"bytes"
+	"os"
+	"path"
 	"testing"
 
 	"github.com/countermand/countermand/events/shop"
@@ -29,5 +32,22 @@ func TestSchedulesMayStartSagasAndSendCommands(t *testing.T) {
 	}
 	if _, ok := sagas[shop.OrderPlaced.Type()]; ok {
 		t.Error("a fact is no command")
+	}
+}
+
+// An image has no time zones but those in the binary, and every binary is made of this
+// package.
+func TestBinariesBringTimeZones(t *testing.T) {
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Joined while the test runs, so that only the zones' own table holds the name.
+	if zone := path.Join("Antarctica", "DumontDUrville"); !bytes.Contains(content, []byte(zone)) {
+		t.Errorf("the binary does not know the time zone %s: import time/tzdata", zone)
 	}
 }

@@ -139,6 +139,9 @@ func (l *line) sendAtomically(parcels []*parcel, sent chan struct{}) {
 // deliver lets the callers have their receipts.
 func deliver(parcels []*parcel) {
 	for _, p := range parcels {
+		for i := range p.letters {
+			p.letters[i].release()
+		}
 		close(p.done)
 	}
 }
@@ -192,7 +195,7 @@ func lettersOf(parcels []*parcel) (n int) {
 // publish id is in it twice: the server would refuse the batch as a whole.
 func (l *line) take() []*parcel {
 	n, size := 0, 0
-	seen := make(map[string]bool, l.letters)
+	seen := make(map[string]bool)
 	for ; n < len(l.waiting); n++ {
 		p := l.waiting[n]
 		if n > 0 && size+len(p.letters) > broker.BatchMessagesMax {
@@ -201,7 +204,8 @@ func (l *line) take() []*parcel {
 		if len(l.waiting) > 1 {
 			twice := false
 			for i := range p.letters {
-				twice = twice || seen[p.letters[i].publishID]
+				id := p.letters[i].publishID
+				twice = twice || id != "" && seen[id]
 			}
 			if twice && n > 0 {
 				break

@@ -9,7 +9,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/broker"
 )
 
@@ -64,7 +63,9 @@ func indexesOf(messages []broker.Message) []int {
 // batch, however few they are.
 func (b *Broker) PublishAtomically(ctx context.Context, messages []broker.Message) []broker.Receipt {
 	for i := range messages { // else what comes before a bad one would be stored
-		if one := b.encode("", &messages[i]); one.err != nil {
+		one := b.encode("", &messages[i])
+		one.release()
+		if one.err != nil {
 			receipts := make([]broker.Receipt, len(messages))
 			notStored(indexesOf(messages), receipts)
 			receipts[i] = one.receipt(pubAck{}, one.err)
@@ -142,50 +143,6 @@ func notStored(indexes []int, receipts []broker.Receipt) {
 	for _, i := range indexes {
 		receipts[i].Err = errEarlier
 	}
-}
-
-// letter is a message in the form in which it goes out, or why it cannot.
-type letter struct {
-	msg       *nats.Msg
-	publishID string
-	partition int
-	err       error
-}
-
-// encode puts a message into its form for the wire, after checking that it may
-// go there: a line break in a header name would make a message that no consumer
-// can decode, and a message beyond the server's limit would hold up its batch.
-func (b *Broker) encode(stream string, message *broker.Message) letter {
-	partition := broker.Partition(message.Event.Key(), b.config.Partitions)
-	one := letter{partition: partition, publishID: message.PublishID, msg: &nats.Msg{Subject: subject(message.Topic, partition), Data: message.Event.Data}}
-	if err := errors.Join(message.Topic.Validate(), message.Event.Validate()); err != nil {
-		one.err = fmt.Errorf("%w: %w", broker.ErrRejected, err)
-		return one
-	}
-	one.msg.Header = make(nats.Header, 20)
-	values := make([]string, 0, 24) // one array for all values, mostly
-	size := len(message.Event.Data) + batchHeaderBytes
-	set := func(name, value string) {
-		values = append(values, value)
-		one.msg.Header[name] = values[len(values)-1 : len(values) : len(values)]
-		size += len(name) + len(value) + len(": \r\n")
-	}
-	events.NATS.Encode(&message.Event, set)
-	set(headerExpectedStream, stream)
-	if message.PublishID != "" {
-		set(headerMsgID, events.PercentEncode(message.PublishID)) // any text is a safe header value then
-	}
-	if limit := b.conn.MaxPayload(); limit > 0 && int64(size) > limit {
-		one.err = fmt.Errorf("%w: %d bytes with headers, and the server takes %d", broker.ErrRejected, size, limit)
-	}
-	return one
-}
-
-func (l *letter) receipt(ack pubAck, err error) broker.Receipt {
-	if err != nil {
-		return broker.Receipt{Partition: l.partition, Err: fmt.Errorf("publish to %s: %w", l.msg.Subject, err)}
-	}
-	return broker.Receipt{Partition: l.partition, Offset: ack.Sequence, Duplicate: ack.Duplicate}
 }
 
 type pubAck struct {

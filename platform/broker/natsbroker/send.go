@@ -88,7 +88,8 @@ func separable(refused error) bool {
 func (b *Broker) publishSingly(ctx context.Context, letters []letter) []broker.Receipt {
 	receipts := make([]broker.Receipt, len(letters))
 	for n := range letters {
-		ack, err := b.request(ctx, letters[n].msg)
+		letters[n].expectStream()
+		ack, err := b.request(ctx, &letters[n].msg)
 		receipts[n] = letters[n].receipt(ack, err)
 		if err != nil {
 			for later := n + 1; later < len(letters); later++ {
@@ -114,15 +115,17 @@ func (b *Broker) publishAtomically(ctx context.Context, letters []letter, sent f
 	last := len(letters) - 1
 	var ack pubAck
 	var err error
+	// One is enough: a batch is one stream's, and none is stored when one is refused.
+	letters[0].expectStream()
 	for n := range letters {
-		header := letters[n].msg.Header
-		header[headerBatchID] = []string{batch}
-		header[headerBatchSequence] = []string{strconv.Itoa(n + 1)}
+		one := &letters[n]
+		one.set(headerBatchID, batch)
+		one.set(headerBatchSequence, strconv.Itoa(n+1))
 		if n == last {
-			header[headerBatchCommit] = []string{"1"}
+			one.set(headerBatchCommit, "1")
 			sent()
-			ack, err = b.request(ctx, letters[n].msg)
-		} else if err = b.conn.PublishMsg(letters[n].msg); err != nil {
+			ack, err = b.request(ctx, &one.msg)
+		} else if err = b.conn.PublishMsg(&one.msg); err != nil {
 			err = fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
 			break
 		}

@@ -96,6 +96,8 @@ type edge struct {
 	pool   *pgxpool.Pool
 	intake *intake.Intake
 	url    string
+
+	signals broker.Reader
 }
 
 func setup(t *testing.T, change func(*gateway.Config)) *edge {
@@ -106,12 +108,15 @@ func setup(t *testing.T, change func(*gateway.Config)) *edge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	topics := []events.Topic{events.CommandTopic(commandType), events.CommandTopic("test.other.begin.v1")}
+	topics := []events.Topic{events.CommandTopic(commandType), events.CommandTopic("test.other.begin.v1"), events.Signals}
 	if err := b.Ensure(t.Context(), topics...); err != nil {
 		t.Fatal(err)
 	}
 	reader, err := b.Tail(t.Context(), topics[0])
 	if err != nil {
+		t.Fatal(err)
+	}
+	if e.signals, err = b.Tail(t.Context(), events.Signals); err != nil {
 		t.Fatal(err)
 	}
 	relay := outbox.NewRelay(pool, b, outbox.RelayConfig{Name: "gateway", Poll: 50 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
@@ -124,6 +129,7 @@ func setup(t *testing.T, change func(*gateway.Config)) *edge {
 		stop()
 		parts.Wait()
 		reader.Close()
+		e.signals.Close()
 		committer.Close()
 	})
 	schema := []byte(`{"type":"object","properties":{"of":{"type":"string"}},"required":["of"]}`)
@@ -298,6 +304,29 @@ func TestTheEdgeAcceptsWhileTheBrokerIsAway(t *testing.T) {
 		if tenant := event.Extension(events.TenantExtension); (tenant == "acme") != (id == tenants.op.ID || id == generic.op.ID) {
 			t.Errorf("operation %s is of the tenant %q", id, tenant)
 		}
+	}
+}
+
+// TestACancelGoesTheWayOfItsCommand takes an operation back whose command still waits for
+// the broker.
+func TestACancelGoesTheWayOfItsCommand(t *testing.T) {
+	e := setup(t, nil)
+	e.broker.Stop()
+	a := e.send(http.MethodPost, "/v1/things", `{"of":"x"}`)
+	e.want(a, http.StatusAccepted, "")
+	cancelled := e.send(http.MethodDelete, "/v1/operations/"+a.op.ID, "")
+	if e.want(cancelled, http.StatusAccepted, ""); cancelled.header.Get("Countermand-Durability") != "fsync" {
+		t.Errorf("the answer to the cancel tells %v", cancelled.header)
+	}
+	e.broker.Start(t)
+	ctx, stop := context.WithTimeout(t.Context(), patience)
+	defer stop()
+	got, err := e.signals.Next(ctx, 10)
+	if err != nil || len(got) != 1 || got[0].Event.Type != events.CancelType || got[0].Event.CorrelationID != a.op.ID {
+		t.Errorf("the engine is told %+v, %v; want the cancel of %s", got, err, a.op.ID)
+	}
+	if other := e.send(http.MethodPost, "/v1/others", `{"of":"x"}`); other.status != http.StatusAccepted || other.header.Get("Countermand-Durability") != "replicated" {
+		t.Errorf("a command for the broker: %+v", other)
 	}
 }
 

@@ -6,7 +6,7 @@ create sequence outbox_id as bigint cache 1;
 create table outbox (
 	lane       smallint    not null,
 	id         bigint      not null default nextval('outbox_id'),
-	publish_id text        not null,
+	publish_id text        not null, -- empty: it is the id of the event
 	topic      text        not null,
 	attributes bytea       not null,
 	data       bytea,

@@ -32,7 +32,8 @@ func New(service string, pool *pgxpool.Pool, relay *outbox.Relay) *Outbox {
 // Service returns the name of the service whose outbox it is.
 func (o *Outbox) Service() string { return o.service }
 
-// Status tells how much waits, in each lane and in all.
+// Status tells how much waits, in each lane and in all. It counts no further than
+// [outbox.CountMax], so it may be asked for every second.
 func (o *Outbox) Status(ctx context.Context) (Status, error) {
 	s := Status{Service: o.service, Lanes: make([]Lane, outbox.Lanes)}
 	owners, err := share.Owners(ctx, o.pool, "outbox")
@@ -46,7 +47,15 @@ func (o *Outbox) Status(ctx context.Context) (Status, error) {
 		}
 	}
 	var batch pgx.Batch
-	batch.Queue("select lane, count(*), min(created_at) from outbox group by lane").Query(func(rows pgx.Rows) error {
+	// Of a lane the row of the lowest id stands for the oldest one.
+	batch.Queue(`
+		select l.lane, w.n, o.created_at from generate_series(0, $1::int - 1) as l (lane)
+		cross join lateral (
+			select count(*) as n from (select from outbox where outbox.lane = l.lane limit $2) as first
+		) as w
+		cross join lateral (
+			select created_at from outbox where outbox.lane = l.lane order by id limit 1
+		) as o`, outbox.Lanes, outbox.CountMax).Query(func(rows pgx.Rows) error {
 		var (
 			lane, n int
 			oldest  time.Time
@@ -73,7 +82,9 @@ func (o *Outbox) Status(ctx context.Context) (Status, error) {
 		})
 		return err
 	})
-	batch.Queue("select count(*), min(due_at) from outbox_delayed").QueryRow(func(row pgx.Row) error { return row.Scan(&s.Delayed, &s.NextDue) })
+	batch.Queue(`
+		select (select count(*) from (select from outbox_delayed limit $1) as first), (select min(due_at) from outbox_delayed)`,
+		outbox.CountMax).QueryRow(func(row pgx.Row) error { return row.Scan(&s.Delayed, &s.NextDue) })
 	if err := o.pool.SendBatch(ctx, &batch).Close(); err != nil {
 		return s, fmt.Errorf("status of the outbox of %s: %w", o.service, err)
 	}
@@ -201,7 +212,7 @@ func (o *Outbox) Flush(ctx context.Context, most time.Duration) (Flushed, error)
 		if o.relay != nil {
 			o.relay.Wake()
 		}
-		if err := o.pool.QueryRow(ctx, "select count(*) from outbox where id <= $1", last).Scan(&f.Left); err != nil {
+		if err := o.pool.QueryRow(ctx, "select count(*) from (select from outbox where id <= $1 limit $2) as first", last, outbox.CountMax).Scan(&f.Left); err != nil {
 			return f, fmt.Errorf("flush the outbox of %s: %w", o.service, err)
 		}
 		if f.Left == 0 {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/countermand/countermand/events"
+	"github.com/countermand/countermand/platform/outbox"
 	"github.com/countermand/countermand/platform/share"
 )
 
@@ -25,8 +26,8 @@ const (
 // Status of an outbox.
 type Status struct {
 	Service string `json:"service"`
-	// Waiting rows are committed and not yet known to be published; Oldest is when the
-	// oldest of them was written.
+	// Waiting rows are committed and not yet known to be published, of each lane at most
+	// [outbox.CountMax]; Oldest is when the oldest of them was written.
 	Waiting int        `json:"waiting"`
 	Oldest  *time.Time `json:"oldest,omitempty"`
 	Dead    int        `json:"dead"`
@@ -134,7 +135,7 @@ func (s *stored) row(service string) (Row, json.RawMessage) {
 	if err != nil {
 		return r, nil
 	}
-	r.Key, r.EventID, r.EventType = e.Key(), e.ID, e.Type
+	r.Key, r.EventID, r.EventType, r.PublishID = e.Key(), e.ID, e.Type, outbox.PublishID(s.publishID, &e)
 	ce, err := e.CloudEvent()
 	if err != nil {
 		return r, nil

@@ -2,23 +2,26 @@
 -- One short row per saga: what it is found by, and how far its history goes. The
 -- history is the saga: see saga_log.
 create table saga (
+	-- What few transitions change comes first: an update writes what is between the
+	-- first and the last byte that it changes.
 	id          uuid        primary key,
-	definition  text        not null check (definition <> ''),
-	version     integer     not null check (version > 0),
 	created_at  timestamptz not null,
-	day         date        not null, -- of created_at in UTC: the partition of its history
-	revision    bigint      not null check (revision > 0), -- entries in its history
 	snapshot    bigint      not null, -- the last entry that stands for all before it
+	day         date        not null, -- of created_at in UTC: the partition of its history
+	version     integer     not null check (version > 0),
+	definition  text        not null check (definition <> ''),
+	step        text        not null default '', -- where it failed or is stuck
+	code        text        not null default '', -- why
 	hash        bytea       not null, -- of the last entry, which covers all before it
 	status      text        not null check (status in ('running', 'compensating', 'completed', 'compensated', 'stuck', 'abandoned')),
 	waits       text        not null default '', -- steps that an answer is awaited for
-	step        text        not null default '', -- where it failed or is stuck
-	code        text        not null default '', -- why
-	updated_at  timestamptz not null
-) with (fillfactor = 70); -- room for HOT updates: no index below changes between two steps
+	updated_at  timestamptz not null,
+	revision    bigint      not null check (revision > 0) -- entries in its history
+) with (fillfactor = 50); -- room for HOT updates: no index below changes between two steps
 
--- A list of all is merged from the six statuses.
-create index saga_status on saga (status, created_at desc, id desc);
+-- A list of all is merged from the six statuses, read backwards: what is appended at
+-- the end of a status splits pages less evenly, and so leaves them full.
+create index saga_status on saga (status, created_at, id);
 
 -- One row per saga that has not ended. due_at is when to look at it, null when
 -- only a message can move it. It may be early, never late: moving it costs more than
@@ -33,10 +36,10 @@ create index saga_live_due on saga_live (due_at) where due_at is not null;
 -- the whole history of the sagas that began on its day, so it can be dropped once
 -- they are no longer kept.
 create table saga_log (
-	saga_id uuid   not null,
-	seq     bigint not null,
-	day     date   not null,
-	entry   bytea  not null
+	saga_id uuid    not null,
+	seq     integer not null,
+	day     date    not null,
+	entry   bytea   not null
 ) partition by range (day);
 create index saga_log_saga on saga_log (saga_id); -- seq is unique in it by the guard of the saga's revision
 create table saga_log_default partition of saga_log default;

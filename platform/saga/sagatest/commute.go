@@ -44,6 +44,11 @@ type walk struct {
 const walkMax = 500
 
 func (k *walk) run() error {
+	disconnect, err := k.world.connect()
+	if err != nil {
+		return err
+	}
+	defer disconnect()
 	k.program, k.now = k.world.setup.programs[0], dawn
 	request, err := k.world.made(k.program.StartContract(), k.world.setup.requests, "")
 	if err != nil {
@@ -72,22 +77,32 @@ func (k *walk) run() error {
 		case k.saga.Due().IsZero():
 			return nil // it has ended, or is stuck
 		default:
-			k.wait()
+			if err := k.wait(); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
 // wait lets time pass until the saga does something.
-func (k *walk) wait() {
+func (k *walk) wait() error {
 	if due := k.saga.Due(); due.After(k.now) {
 		k.now = due
 	}
 	input := saga.Input{Tick: true}
-	if record := dueLocal(&k.saga, k.now); record != nil {
-		input = saga.Input{Local: &saga.LocalInput{Step: record.Name, Undo: record.Status == saga.StepCompensating, State: k.saga.State}}
+	if record := k.saga.DueLocal(k.now); record != nil {
+		local, at, err := k.world.attempt(&k.saga, *record)
+		if err == nil {
+			err = at.commit()
+		}
+		if err != nil {
+			return err
+		}
+		input = saga.Input{Local: &local}
 	}
 	k.saga = k.after(k.saga, input)
+	return nil
 }
 
 func (k *walk) after(in saga.Instance, input saga.Input) saga.Instance {

@@ -13,7 +13,9 @@
 //
 // Participants answer with made-up values of their reply types. Say more where
 // that is not enough: [Reply] answers a command, [Request] and [Payload] make what
-// clients send, [With] adds child sagas, and [Check] looks at the end.
+// clients send, [With] adds child sagas, and [Check] looks at the end. With a
+// [Database] local steps are run in it, and [CheckRows] looks at its rows; without one
+// they are not run, which the log says.
 //
 // A run that breaks a promise fails the test with the line that plays it again,
 // and with what happened in it, after taking away the faults that do not matter.

@@ -49,20 +49,21 @@ const notFoundMax = 10
 
 // transaction is what an engine has decided and not written yet.
 type transaction struct {
-	id      string
-	program *saga.Program
-	before  int64 // revision
-	next    saga.Instance
-	verdict saga.Verdict
-	now     time.Time
-	letters []letter
-	label   string
-	claims  []string // steps that wait for a lock
-	local   *act     // effect of a local step
-	undo    bool
-	refused bool            // the local step said no
-	again   func()          // decides anew, when another engine was faster
-	settle  func(done bool) // acknowledges, or has it all done again
+	id        string
+	program   *saga.Program
+	before    int64 // revision
+	next      saga.Instance
+	verdict   saga.Verdict
+	now       time.Time
+	letters   []letter
+	label     string
+	claims    []string   // steps that wait for a lock
+	local     *act       // effect of a local step
+	savepoint *savepoint // in which that is
+	undo      bool
+	refused   bool            // the local step said no
+	again     func()          // decides anew, when another engine was faster
+	settle    func(done bool) // acknowledges, or has it all done again
 }
 
 // handle takes in a message.
@@ -104,8 +105,8 @@ func (e *engine) fire(w *world, id string, armed time.Time) {
 		w.at(due.Add(-e.skew), func() { e.fire(w, id, due) })
 		return
 	}
-	if record := dueLocal(in, now); record != nil {
-		e.local(w, id, *record, again)
+	if record := in.DueLocal(now); record != nil {
+		e.local(w, id, record.Name, again)
 		return
 	}
 	e.decide(w, id, "", saga.Input{Tick: true}, "timer", again)
@@ -120,44 +121,52 @@ func (e *engine) grant(w *world, id, step string) {
 	})
 }
 
-// dueLocal returns the local step that is to be run.
-func dueLocal(in *saga.Instance, now time.Time) *saga.StepRecord {
-	for i := range in.Steps {
-		r := &in.Steps[i]
-		call, open := &r.Do, r.Status == saga.StepRunning && !in.Backward
-		if r.Status == saga.StepCompensating {
-			call, open = &r.Undo, true
+// local runs a local step: its effect commits with the transition. The engine holds
+// the saga from before it runs the code until it has written, so nobody is faster.
+func (e *engine) local(w *world, id, step string, settle func(bool)) {
+	w.after(e.rest(w, id, "local step "+step), func() {
+		in := w.database.rows[id].saga
+		record := in.DueLocal(w.now.Add(e.skew))
+		if record == nil {
+			settle(true) // another engine was at it
+			return
 		}
-		if r.Kind == "local step" && open && !call.RetryAt.IsZero() && !now.Before(call.RetryAt) {
-			return r
-		}
-	}
-	return nil
+		e.runLocal(w, &in, *record, settle)
+	})
 }
 
-// local runs a local step: its effect commits with the transition.
-func (e *engine) local(w *world, id string, record saga.StepRecord, settle func(bool)) {
-	undo := record.Status == saga.StepCompensating
-	input := saga.LocalInput{Step: record.Name, Undo: undo, State: w.database.rows[id].saga.State}
-	label := "local step " + record.Name
+func (e *engine) runLocal(w *world, in *saga.Instance, record saga.StepRecord, settle func(bool)) {
+	id, undo, label := in.ID, record.Status == saga.StepCompensating, "local step "+record.Name
+	w.tracef("%s: %s is run", w.name(id), record.Name)
+	input, at, err := w.attempt(in, record)
+	if err != nil {
+		w.broken(fmt.Errorf("saga %s: %w", w.name(id), err))
+		return
+	}
+	// What goes wrong does so after it has run, so that it has no trace all the same.
+	wrong := saga.LocalInput{Step: record.Name, Undo: undo}
 	switch {
 	case w.happens(failing), w.broke(id, record.Name):
-		input.Error = "it fails"
+		wrong.Error = "it fails"
 		label += " fails"
 	case !undo && !w.unwinding.silence() && w.unwinding.fails(w, id, record.DoID(id), record.Name):
-		input.Rejection = rejected(unwound)
+		wrong.Rejection = rejected(unwound)
 		label += " says no"
 	case !undo && w.happens(reject), undo && w.happens(refuse):
-		input.Rejection = rejected("refused")
+		wrong.Rejection = rejected("refused")
 		label += " says no"
 	}
-	w.tracef("%s: %s is run", w.name(id), record.Name)
+	if wrong.Error != "" || wrong.Rejection != nil {
+		input = wrong
+		w.broken(at.rollback())
+		at = nil
+	}
 	t := e.begin(w, id, "", saga.Input{Local: &input}, label, settle)
-	t.refused = input.Rejection != nil
+	t.refused, t.savepoint = input.Rejection != nil, at
 	if input.Error == "" && input.Rejection == nil {
 		t.local, t.undo = &act{saga: record.DoID(id), step: record.Name}, undo
 	}
-	e.later(w, t)
+	e.write(w, t)
 }
 
 // broke reports whether a local step of a saga fails every time until all heals.
@@ -218,18 +227,24 @@ func (e *engine) later(w *world, t *transaction) {
 		}
 		t.letters = nil
 	}
+	w.after(e.rest(w, t.id, t.label), func() { e.write(w, t) })
+}
+
+// rest is how long it takes an engine to go on.
+func (e *engine) rest(w *world, id, label string) time.Duration {
 	wait := w.while()
 	if w.happens(pause) {
 		wait = w.long()
-		w.tracef("%s: the engine stands still for %s before it writes: %s", w.name(t.id), wait, t.label)
+		w.tracef("%s: the engine stands still for %s before it writes: %s", w.name(id), wait, label)
 	}
-	w.after(wait, func() { e.write(w, t) })
+	return wait
 }
 
 // write commits a transaction, unless the saga has changed since it was read.
 func (e *engine) write(w *world, t *transaction) {
 	if w.happens(crashBeforeCommit) {
 		w.tracef("%s: crash before commit: %s", w.name(t.id), t.label)
+		w.broken(t.savepoint.rollback())
 		t.settle(false)
 		w.rescue(e)
 		return
@@ -237,6 +252,7 @@ func (e *engine) write(w *world, t *transaction) {
 	unknown, committed := w.happens(unknownCommit), w.rng.IntN(2) == 0
 	if unknown && !committed {
 		w.tracef("%s: no answer from the database, and nothing was written: %s", w.name(t.id), t.label)
+		w.broken(t.savepoint.rollback())
 		t.settle(false)
 		return
 	}
@@ -257,6 +273,9 @@ func (e *engine) write(w *world, t *transaction) {
 			w.database.order = append(w.database.order, t.id)
 		}
 		w.tracef("%s: %s: %s, sends %d", w.name(t.id), t.label, t.next.Status, len(t.letters))
+		if err := t.savepoint.commit(); err != nil {
+			w.broken(fmt.Errorf("saga %s: %s cannot be committed: %w", w.name(t.id), t.label, err))
+		}
 		if t.local != nil {
 			w.broken(w.took(t))
 		}
@@ -413,7 +432,7 @@ func (w *world) lawful(before *saga.Instance, t *transaction, input saga.Input, 
 	case next.Status != "" && !next.Status.Final() && !next.Paused && next.Status != saga.Stuck && next.Due().IsZero():
 		return fmt.Errorf("%s: it is %s, and nothing is ever due for it", what, next.Status)
 	}
-	if due := next.Due(); input.Tick && !due.IsZero() && !t.now.Before(due) && dueLocal(next, t.now) == nil {
+	if due := next.Due(); input.Tick && !due.IsZero() && !t.now.Before(due) && next.DueLocal(t.now) == nil {
 		return fmt.Errorf("%s: its timer is due at once again, without end", what)
 	}
 	if before.Backward && next.Backward {

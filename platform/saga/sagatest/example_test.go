@@ -1,6 +1,7 @@
 package sagatest_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -60,6 +61,8 @@ func (reporter) Fatalf(format string, args ...any) { fmt.Printf(format+"\n", arg
 func (reporter) Logf(string, ...any)               {}
 func (reporter) Fatal(args ...any)                 { fmt.Println(args...) }
 func (reporter) Name() string                      { return "TestLibrary" }
+func (reporter) Context() context.Context          { return context.Background() }
+func (reporter) Cleanup(func())                    {} // the database goes with its server
 
 var t reporter
 

@@ -34,8 +34,10 @@ func Explore(t testing.TB, definition saga.Compiler, seeds int, options ...Optio
 	if *seedFlag >= 0 {
 		first, n = uint64(*seedFlag), 1
 	}
+	s := newSetup(definition, options)
+	s.tellLocals(t)
 	begin := time.Now()
-	finding, err := explore(definition, first, n, options)
+	finding, err := explore(s, first, n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,11 +69,10 @@ func (f *Finding) String() string {
 // Find is Explore for tests of the exploration itself: it returns the first
 // finding, nil for none. The error is of the definition.
 func Find(definition saga.Compiler, seeds int, options ...Option) (*Finding, error) {
-	return explore(definition, 0, seeds, options)
+	return explore(newSetup(definition, options), 0, seeds)
 }
 
-func explore(definition saga.Compiler, first uint64, seeds int, options []Option) (*Finding, error) {
-	s := newSetup(definition, options)
+func explore(s *setup, first uint64, seeds int) (*Finding, error) {
 	if s.err != nil {
 		return nil, s.err
 	}

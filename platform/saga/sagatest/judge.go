@@ -59,7 +59,7 @@ func (w *world) judge() error {
 			return err
 		}
 	}
-	return nil
+	return w.judgeRows(all)
 }
 
 // replayed checks that the history of a saga is the saga.

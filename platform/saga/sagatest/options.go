@@ -1,12 +1,16 @@
 package sagatest
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/saga"
@@ -18,15 +22,17 @@ type Option func(*setup)
 
 // setup is what the options of a test amount to.
 type setup struct {
-	programs []*saga.Program // the first is the one under test
-	replies  map[string]responder
-	requests map[string]func(*rand.Rand) any
-	signals  map[string]func(*rand.Rand) any
-	fresh    []func() []Option
-	checks   []func([]saga.Instance) error
-	sagas    int
-	flaw     Flaw
-	err      error // of a definition
+	programs  []*saga.Program // the first is the one under test
+	replies   map[string]responder
+	requests  map[string]func(*rand.Rand) any
+	signals   map[string]func(*rand.Rand) any
+	fresh     []func() []Option
+	checks    []func([]saga.Instance) error
+	pool      *pgxpool.Pool // nil: local steps are not run
+	rowChecks []func(context.Context, pgx.Tx, []saga.Instance) error
+	sagas     int
+	flaw      Flaw
+	err       error // of a definition
 }
 
 // responder is a participant's handler without its type parameters.
@@ -100,6 +106,9 @@ func newSetup(definition saga.Compiler, options []Option) *setup {
 	for _, option := range options {
 		option(s)
 	}
+	if one := s.run(); one.pool == nil && len(one.rowChecks) > 0 {
+		s.err = errors.Join(s.err, errors.New("CheckRows has no database to look at: give Database as well"))
+	}
 	return s
 }
 
@@ -109,7 +118,7 @@ func (s *setup) run() *setup {
 		return s
 	}
 	one := *s
-	one.replies, one.checks = maps.Clone(s.replies), slices.Clone(s.checks)
+	one.replies, one.checks, one.rowChecks = maps.Clone(s.replies), slices.Clone(s.checks), slices.Clone(s.rowChecks)
 	for _, fresh := range s.fresh {
 		for _, option := range fresh() {
 			option(&one)

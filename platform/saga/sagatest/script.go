@@ -150,7 +150,7 @@ func (s *Script) Wait(d time.Duration) *Script {
 	end := s.now.Add(d)
 	for range walkMax {
 		due := s.saga.Due()
-		if due.IsZero() || due.After(end) || dueLocal(&s.saga, due) != nil {
+		if due.IsZero() || due.After(end) || s.saga.DueLocal(due) != nil {
 			s.now = end
 			return s
 		}

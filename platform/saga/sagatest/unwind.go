@@ -23,6 +23,7 @@ func Unwind(t testing.TB, definition saga.Compiler, options ...Option) {
 	if s.err != nil {
 		t.Fatal(s.err)
 	}
+	s.tellLocals(t)
 	for _, silent := range []bool{false, true} {
 		for seed := range uint64(unwindSeeds) {
 			for at := 1; ; at++ {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/saga"
 )
@@ -45,6 +47,7 @@ type world struct {
 	moods     map[string]fault // what a participant's step suffers from, or faults for nothing
 	unwinding *unwinding       // nil: nothing is to be unwound
 	accepted  []string         // sagas whose start a client was told
+	tx        pgx.Tx           // of local steps; nil: they are not run
 }
 
 // newWorld returns a world in which nothing has happened.
@@ -141,6 +144,11 @@ const patience = 20_000
 
 // play runs the world until every saga has ended, and judges it.
 func (w *world) play() error {
+	disconnect, err := w.connect()
+	if err != nil {
+		return err
+	}
+	defer disconnect()
 	w.clients()
 	for w.err == nil {
 		if !w.healed && w.turns >= w.weather.steps {

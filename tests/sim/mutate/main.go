@@ -1,6 +1,8 @@
-// Command mutate breaks the saga engine, one line at a time, and shows that the
-// simulation finds every break within its seeds. A break is an overlay of the
-// compiler: no file is changed, and the real code has no switches for it.
+// Command mutate breaks the saga engine, one line at a time, and shows that every
+// break is found: what sagas decide by the simulation, within its seeds, and what
+// operators order by the model that runs on a real database, within its checks. A
+// break is an overlay of the compiler: no file is changed, and the real code has no
+// switches for it.
 //
 //	go run ./tests/sim/mutate            all of them
 //	go run ./tests/sim/mutate forward    those with that in their name
@@ -15,20 +17,26 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// seeds is within how many a mutant must be found.
-const seeds = 1500
+// seeds is within how many a mutant must be found by the simulation, checks by the
+// model.
+const seeds, checks = 1500, 150
+
+// Bounds on the test of one mutant. In the simulation some make a run without end.
+const simulationMax, modelMax = 75 * time.Second, 3 * time.Minute
 
 // mutant is a line of platform/saga that is written wrongly.
 type mutant struct {
 	name, file, old, new string
 }
 
-var mutants = []mutant{
+// simulated are found by the simulation.
+var simulated = []mutant{
 	{"forward-order undo", "backward.go", "for _, child := range slices.Backward(n.children) {\n\t\t\tif !d.unwind(child, at) {", "for _, child := range n.children {\n\t\t\tif !d.unwind(child, at) {"},
 	{"rescue ignores state: a reply counts whatever its step is doing", "answer.go", "if !waiting || record.Do.Request", "if waiting && false || record.Do.Request"},
 	{"timer lost: nothing is due for a compensation", "instance.go", "waiting && undo == in.Backward {\n\t\t\tdue", "waiting && !undo {\n\t\t\tdue"},
@@ -60,6 +68,33 @@ var mutants = []mutant{
 	{"Decide changes the steps that it is given", "decide.go", "d.Steps = slices.Clone(in.Steps)", "_ = slices.Clone(in.Steps)"},
 }
 
+// ordered are found by the model.
+var ordered = []mutant{
+	{"an order ignores the revision that was seen", "operate.go", "if when.Revision > 0 && saga.revision != when.Revision {", "if when.Revision > saga.revision {"},
+	{"an order is written whatever the saga has become", "store.go", "where saga.id = c.id and saga.revision = c.before\n", "where saga.id = c.id and saga.revision >= c.before\n"},
+	{"an order that lost a race is given up", "operate.go", "case !isConflict(err):", "case isConflict(err), !isConflict(err):"},
+	{"an order whose answer was lost is given again", "operate.go", "if err == nil && len(doubts) > 0 {", "if err == nil && len(doubts) > 9 {"},
+	{"an order whose answer was lost counts as given", "operate.go", "if found {\n\t\t\tdoubts", "if found || !found {\n\t\t\tdoubts"},
+	{"a dry run is written", "operate.go", "if when.DryRun {\n\t\t\treturn told, nil", "if when.DryRun && told.Revision == 0 {\n\t\t\treturn told, nil"},
+	{"the history does not hold who gave the order", "transition.go", `Cause{Kind: "order", Event: event.ID, Order: input.Order}`, `Cause{Kind: "order", Event: event.ID}`},
+	{"the history does not hold who told the signal", "transition.go", "Order: input.Signal.Order}", "Order: nil}"},
+	{"nobody needs to say who orders and why", "order.go", `case o.Verb != Cancel && (o.By == "" || o.Reason == ""):`, `case o.Verb == "" && (o.By == "" || o.Reason == ""):`},
+	{"a refused order is written all the same", "order.go", "d.applied = err == nil\n", "d.applied = true\n"},
+	{"a step that was skipped is not undone", "order.go", "record.Do.settled(nil)\n\t}\n\td.done(record)", "record.Do.settled(nil)\n\t}\n\tif d.done(record); o.Verb == Skip {\n\t\trecord.Status = StepCancelled\n\t}"},
+	{"an undo that is skipped counts as if the step stood", "order.go", "} else if undo {\n\t\td.undone(record, nil)", "} else if undo {\n\t\trecord.Status = StepDone"},
+	{"a retry of one step repeats all", "order.go", `|| step != "" && record.Name != step {`, `|| step == "-" {`},
+	{"a retry of a refused step keeps its command", "order.go", "case refused:\n\t\t\t\trecord.Round++", "case refused:\n\t\t\t\trecord.Round += 0"},
+	{"a retry of a refused undo keeps its command", "order.go", "record.UndoRound++", "record.UndoRound += 0"},
+	{"time runs out on a paused saga", "tick.go", "|| d.Paused {", "|| d.Paused && d.Backward {"},
+	{"a saga that is resumed stays stuck", "order.go", "d.Paused, d.Trouble = false, nil // what", "d.Paused = false // what"},
+	{"a saga that is resumed does not ask again", "order.go", `d.refresh("")`, "_ = d.refresh"},
+	{"a cancelled saga stays paused", "order.go", "d.Paused = false\n\td.turn(", "d.turn("},
+	{"an abandoned saga keeps its timer", "store.go", "if ch.before.live {\n\t\t\t\tunset", "if ch.before.live && in.Status != Abandoned {\n\t\t\t\tunset"},
+	{"an abandoned saga tells nobody", "transition.go", "if next.Status != from && (next.Status.Final() || next.Status == Stuck) {", "if next.Status != from && (next.Status.Final() && next.Status != Abandoned || next.Status == Stuck) {"},
+	{"a preview leaves out what a paused saga has not begun to undo", "operate_preview.go", "d.settle()\n", ""},
+	{"a repeated undo is not in doubt any more", "operate.go", "r.Status == StepTimedOut || r.Status == StepCompensating && r.Done == 0", "r.Status == StepTimedOut"},
+}
+
 func main() {
 	if err := run(strings.Join(os.Args[1:], " ")); err != nil {
 		fmt.Fprintln(os.Stderr, "mutate:", err)
@@ -74,12 +109,16 @@ func run(want string) error {
 	}
 	defer os.RemoveAll(folder)
 	survived := 0
-	for i, m := range mutants {
+	for i, m := range slices.Concat(simulated, ordered) {
 		if !strings.Contains(m.name, want) {
 			continue
 		}
 		begin := time.Now()
-		by, err := m.play(filepath.Join(folder, strconv.Itoa(i)))
+		test := simulation
+		if i >= len(simulated) {
+			test = model
+		}
+		by, err := m.play(filepath.Join(folder, strconv.Itoa(i)), test)
 		if err != nil {
 			return fmt.Errorf("%s: %w", m.name, err)
 		}
@@ -91,15 +130,21 @@ func run(want string) error {
 		fmt.Printf("%-65s %s (%s)\n", m.name, verdict, time.Since(begin).Round(100*time.Millisecond))
 	}
 	if survived > 0 {
-		return fmt.Errorf("%d mutants survived %d seeds", survived, seeds)
+		return fmt.Errorf("%d mutants survived", survived)
 	}
 	return nil
 }
 
-var foundBy = regexp.MustCompile(`(?m)(flow \d+: )?seed (\d+): [^\n]{0,90}|panic: [^\n]{0,90}|with (silence|a rejection) at [^\n]{0,90}`)
+// The tests that find mutants, as arguments of go test.
+var (
+	simulation = []string{"-run", "^(TestShop|TestShopUnwinds|TestFlows)$", "./tests/sim", "-sagatest.seeds", strconv.Itoa(seeds)}
+	model      = []string{"-run", "^TestEngineFollowsTheModel$", "./platform/saga", "-rapid.nofailfile", "-rapid.checks", strconv.Itoa(checks), "-rapid.shrinktime", "0s"}
+)
 
-// play runs the simulation on the mutant and tells what found it, or "".
-func (m mutant) play(folder string) (by string, err error) {
+var foundBy = regexp.MustCompile(`(?m)(flow \d+: )?seed (\d+): [^\n]{0,90}|panic: [^\n]{0,90}|model_test\.go:\d+: [^\n[]{0,120}|with (silence|a rejection) at [^\n]{0,90}`)
+
+// play runs the test on the mutant and tells what found it, or "".
+func (m mutant) play(folder string, test []string) (by string, err error) {
 	path, err := filepath.Abs(filepath.Join("platform", "saga", m.file))
 	if err != nil {
 		return "", err
@@ -126,17 +171,24 @@ func (m mutant) play(folder string) (by string, err error) {
 	if err := os.WriteFile(list, overlay, 0o600); err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 75*time.Second)
+	simulates, limit := slices.Contains(test, "./tests/sim"), modelMax
+	if simulates {
+		limit = simulationMax
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "go", "test", "-overlay", list, "-count=1", "-failfast", "-run", "^(TestShop|TestShopUnwinds|TestFlows)$",
-		"./tests/sim", "-sagatest.seeds", strconv.Itoa(seeds)).CombinedOutput()
+	arguments := append([]string{"test", "-overlay", list, "-count=1", "-failfast"}, test...)
+	out, err := exec.CommandContext(ctx, "go", arguments...).CombinedOutput()
 	switch {
 	case err == nil:
 		return "", nil
 	case bytes.Contains(out, []byte("[build failed]")), bytes.Contains(out, []byte("[setup failed]")):
 		return "", fmt.Errorf("it does not compile:\n%s", out)
 	case ctx.Err() != nil:
-		return "a run without end", nil
+		if simulates {
+			return "a run without end", nil
+		}
+		return "", fmt.Errorf("the test did not end within %s", limit)
 	}
 	if by := foundBy.Find(out); by != nil {
 		return string(by), nil
