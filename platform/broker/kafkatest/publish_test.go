@@ -2,6 +2,7 @@ package kafkatest_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -346,15 +347,23 @@ func (l *slowLine) dial(ctx context.Context, network, address string) (net.Conn,
 	return slow, nil
 }
 
-// Write holds what is written while the line holds.
+// Write holds a Produce request that begins while the line holds, and what follows it
+// on its connection. Other requests pass: the client may need a new connection, and
+// its handshake with it, to have a batch on its way at all.
 func (c *slowConn) Write(p []byte) (int, error) {
 	c.line.mu.Lock()
 	defer c.line.mu.Unlock()
-	if c.line.holds {
+	if len(c.held) > 0 || c.line.holds && produces(p) {
 		c.held = append(c.held, p...)
 		return len(p), nil
 	}
 	return c.Conn.Write(p)
+}
+
+// produces reports whether what is written begins a Produce request: its length in
+// four bytes, then its kind in two.
+func produces(p []byte) bool {
+	return len(p) >= 6 && kmsg.Key(binary.BigEndian.Uint16(p[4:])) == kmsg.Produce
 }
 
 // Close leaves a connection open that has something on its way.
@@ -393,6 +402,7 @@ func (l *slowLine) release() (n int) {
 				panic(fmt.Sprint("the server has closed a connection that was held: ", err))
 			}
 			n += sent
+			c.held = nil
 		}
 	}
 	return n
