@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/countermand/countermand/cmd/internal/wire"
 	"github.com/countermand/countermand/platform/admin"
@@ -111,7 +112,10 @@ type letterOrderFlags struct {
 }
 
 func dlqVerbCommand(client *adminClient, verb, short, long, example string) *cobra.Command {
-	var f letterOrderFlags
+	var (
+		f    letterOrderFlags
+		many []string // flags of an order without an id
+	)
 	cmd := &cobra.Command{
 		Use: verb + " [ID]", Short: short, Long: long, Example: example, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -119,7 +123,15 @@ func dlqVerbCommand(client *adminClient, verb, short, long, example string) *cob
 				return err
 			}
 			if len(args) == 0 {
+				if f.revision > 0 {
+					return failure{wire.ExitUsage, errors.New("--revision is of one letter, and no id is given"), "name the letter, or leave it out"}
+				}
 				return bulkLetters(cmd, client, verb, f)
+			}
+			for _, name := range many { // one that is passed over would be trusted
+				if cmd.Flags().Changed(name) {
+					return failure{wire.ExitUsage, fmt.Errorf("--%s is for an order without an id", name), "keep the id or the flags"}
+				}
 			}
 			condition := ""
 			if f.revision > 0 {
@@ -129,13 +141,14 @@ func dlqVerbCommand(client *adminClient, verb, short, long, example string) *cob
 		},
 	}
 	f.filter.register(cmd)
-	signFlags(cmd, &f.by, &f.reason)
 	flags := cmd.Flags()
-	flags.BoolVar(&f.dry, "dry-run", false, "show what would become of each, and do nothing")
 	flags.BoolVar(&f.all, "all", false, "without an id: all letters, with no other flag to select them")
 	flags.IntVar(&f.expect, "expect", -1, "without an id: how many letters are selected; asked for when it is not given")
 	flags.Float64Var(&f.rate, "rate", 50, "without an id: how many letters are told per second, at most 1000")
 	flags.DurationVar(&f.timeMax, "for", 0, "without an id: stop after this long, whatever is left")
+	flags.VisitAll(func(flag *pflag.Flag) { many = append(many, flag.Name) })
+	signFlags(cmd, &f.by, &f.reason)
+	flags.BoolVar(&f.dry, "dry-run", false, "show what would become of each, and do nothing")
 	flags.Int64Var(&f.revision, "revision", 0, "only if the letter is at this revision, as dlq show has it")
 	if verb == deadletter.VerbRedrive {
 		flags.BoolVar(&f.force, "force", false, "also what was redriven too often")

@@ -58,6 +58,8 @@ func TestExitCodes(t *testing.T) {
 		"a skip without a step":             {[]string{"saga", "skip", "x", "--reason", "r", "--admin", notFound.URL}, wire.ExitUsage},
 		"data that is not JSON":             {[]string{"saga", "complete", "x", "--step", "s", "--data", "{", "--reason", "r"}, wire.ExitUsage},
 		"an unknown verb in bulk":           {[]string{"saga", "bulk", "dance", "--reason", "r"}, wire.ExitUsage},
+		"an id and flags that select":       {[]string{"dlq", "discard", "a.1", "--consumer", "x", "--reason", "r", "--admin", notFound.URL}, wire.ExitUsage},
+		"a revision of many":                {[]string{"dlq", "redrive", "--all", "--revision", "3", "--reason", "r", "--admin", notFound.URL}, wire.ExitUsage},
 		"a time that is none":               {[]string{"saga", "list", "--created-after", "today"}, wire.ExitUsage},
 		"a bulk order that nobody confirms": {[]string{"saga", "bulk", "pause", "--admin", notFound.URL}, wire.ExitUsage},
 		"the definitions of this binary":    {[]string{"def", "list"}, wire.ExitOK},
