@@ -26,14 +26,18 @@ func version(n int) saga.Definition[trip] {
 // run runs the feed of an engine with those definitions and returns how to stop it.
 func runEngine(t *testing.T, pool *pgxpool.Pool, nats *natsbroker.Broker, definitions ...saga.Compiler) (stop func()) {
 	t.Helper()
+	return runEngineWith(t, pool, nats, consumer.FeedConfig{BackoffMin: time.Millisecond, BackoffMax: 5 * time.Millisecond}, definitions...)
+}
+
+func runEngineWith(t *testing.T, pool *pgxpool.Pool, nats *natsbroker.Broker, config consumer.FeedConfig, definitions ...saga.Compiler) (stop func()) {
+	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	e, err := saga.NewEngine(pool, saga.EngineConfig{Logger: quiet}, definitions...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	feed, err := consumer.NewFeed(pool, nats, e, consumer.FeedConfig{
-		Name: saga.ConsumerName, Topics: e.Topics(), BackoffMin: time.Millisecond, BackoffMax: 5 * time.Millisecond, Logger: quiet,
-	})
+	config.Name, config.Topics, config.Logger = saga.ConsumerName, e.Topics(), quiet
+	feed, err := consumer.NewFeed(pool, nats, e, config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +76,8 @@ func TestEngineLeavesSagasOfAnotherVersionToOtherEngines(t *testing.T) {
 	t.Run("a reply waits for an engine that has the version", func(t *testing.T) {
 		t.Parallel()
 		pool, nats, id := setup(t)
-		stop := runEngine(t, pool, nats, version(1))
+		// With the rests that it has in earnest it does not give up in this test's time.
+		stop := runEngineWith(t, pool, nats, consumer.FeedConfig{}, version(1))
 		mine := ids(1)[0]
 		send(t, nats, ok(t, id, "alpha"), startOf(t, mine)) // of another topic, so it does not wait
 		eventually(t, "the old engine has work", func() bool { return count(t, pool, "select count(*) from saga where version = 1") == 1 })
