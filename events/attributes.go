@@ -18,7 +18,7 @@ const (
 	attributesMax    = 1<<5 - 1 // 14 and the extensions
 )
 
-// Numbers of attributes, which must not change.
+// Numbers of attributes, which must not change: their places in commonAttributes.
 const (
 	attrNamed = iota // the name follows
 	attrID
@@ -28,7 +28,7 @@ const (
 	attrTime
 	attrDataSchema
 	attrDataContentType
-	attrExtension // and as many more as extensionNames and knownExtensions have
+	attrExtension // and as many more as extensionNames and, after them, knownExtensions have
 )
 
 // knownExtensions have a number as well. What is added comes last.

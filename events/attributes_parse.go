@@ -90,29 +90,14 @@ func ParseAttributes(attributes, data []byte) (Event, error) {
 // store sets an attribute by its number, or by its name when that is attrNamed.
 func (e *Event) store(attribute byte, name, value string) error {
 	var field *string
-	switch attribute {
-	case attrNamed:
-	case attrID:
-		field = &e.ID
-	case attrSource:
-		field = &e.Source
-	case attrType:
-		field = &e.Type
-	case attrSubject:
-		field = &e.Subject
-	case attrDataSchema:
-		field = &e.DataSchema
-	case attrDataContentType:
-		field = &e.DataContentType
+	switch i := int(attribute); {
+	case attribute == attrNamed:
+	case i < len(commonAttributes):
+		field = e.field(commonAttributes[i])
+	case i < len(commonAttributes)+len(knownExtensions):
+		name = knownExtensions[i-len(commonAttributes)]
 	default:
-		switch i := int(attribute) - attrExtension; {
-		case i < len(extensionNames):
-			field = e.extensionField(extensionNames[i])
-		case i < len(extensionNames)+len(knownExtensions):
-			name = knownExtensions[i-len(extensionNames)]
-		default:
-			return fmt.Errorf("%w: attribute %d is unknown", ErrInvalid, attribute)
-		}
+		return fmt.Errorf("%w: attribute %d is unknown", ErrInvalid, attribute)
 	}
 	if field != nil {
 		if *field != "" {

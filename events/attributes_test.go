@@ -1,6 +1,7 @@
 package events_test
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"reflect"
@@ -17,6 +18,26 @@ func TestAttributes(t *testing.T) {
 		got, err := events.ParseAttributes(events.AppendAttributes(nil, &want), want.Data)
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, %v, want %+v", got, err, want)
+		}
+	})
+	t.Run("the numbers of attributes stay", func(t *testing.T) {
+		want := events.Event{
+			ID: "a", Source: "b", Type: "c", Subject: "d", Time: time.Unix(1, 2).UTC(), DataSchema: "e", DataContentType: "f",
+			CorrelationID: "g", CausationID: "h", PartitionKey: "i", TraceParent: "j", TraceState: "k", ReplyTo: "l", Undoes: "m",
+			Extensions: map[string]string{
+				events.TenantExtension: "n", events.ClientExtension: "o", events.UndoesTime: "p", events.ExpiryExtension: "q", "own": "r",
+			},
+		}
+		const stored = "330101610201620301630401648502020601650701660801670901680a01690b016a0c016b0d016c0e016d10016f12017100036f776e01720f016e110170"
+		packed, err := hex.DecodeString(stored)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := events.ParseAttributes(packed, nil); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("what is stored is read as %+v, %v, want %+v", got, err, want)
+		}
+		if got := hex.EncodeToString(events.AppendAttributes(nil, &want)); got != stored {
+			t.Errorf("stored as %s, want %s", got, stored)
 		}
 	})
 	t.Run("they are appended", func(t *testing.T) {

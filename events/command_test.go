@@ -152,14 +152,24 @@ func TestNewReply(t *testing.T) {
 			t.Fatalf("the longest name has %d bytes", len(name))
 		}
 		long := cmd
-		long.Type = name
-		reply, err := events.NewReply(&long, "/stock", nil, &events.Rejection{Code: "no"}, now)
-		if err := errors.Join(err, reply.Validate()); err != nil {
+		for _, long.Type = range []string{name, events.CompensationType(name)} {
+			for _, rejection := range []*events.Rejection{nil, {Code: "no"}} {
+				reply, err := events.NewReply(&long, "/stock", nil, rejection, now)
+				if err := errors.Join(err, reply.Validate()); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		other := name[:len(name)-len(".y.v1")] + ".y.v1"
+		long.Type = events.OutcomeType(other, "compensated")
+		if err := errors.Join(long.Validate(), events.CommandTopic(other).Validate(), events.FactTopic(other).Validate()); err != nil {
 			t.Error(err)
 		}
-		long.Type = events.OutcomeType(name[:len(name)-5]+".y.v1", "compensated")
-		if err := long.Validate(); err != nil {
-			t.Error(err)
+	})
+	t.Run("a name that is too long is told the limit", func(t *testing.T) {
+		err := events.ValidateType("test." + strings.Repeat("x", 101) + ".v1")
+		if err == nil || !strings.Contains(err.Error(), "has 109 bytes, at most 108") || !strings.Contains(err.Error(), "shorten") {
+			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("other events are no replies", func(t *testing.T) {

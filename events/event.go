@@ -82,6 +82,26 @@ func (e *Event) SetExtension(name, value string) {
 	e.Extensions = fresh
 }
 
+// field returns the field of the attribute of that name; nil when it has none that is
+// text.
+func (e *Event) field(name string) *string {
+	switch name {
+	case "id":
+		return &e.ID
+	case "source":
+		return &e.Source
+	case "type":
+		return &e.Type
+	case "subject":
+		return &e.Subject
+	case "dataschema":
+		return &e.DataSchema
+	case "datacontenttype":
+		return &e.DataContentType
+	}
+	return e.extensionField(name)
+}
+
 // extensionField returns the plain field of that extension; nil when it has none.
 func (e *Event) extensionField(name string) *string {
 	switch name {
@@ -225,10 +245,10 @@ func validAttributeName(name string) bool {
 // come twice on the wire, or be taken for another part of the event.
 func reservedName(name string) bool {
 	switch name {
-	case "specversion", "id", "source", "type", "subject", "time", "dataschema", "datacontenttype", "data":
+	case "specversion", "time", "data":
 		return true
 	}
-	return new(Event).extensionField(name) != nil
+	return new(Event).field(name) != nil
 }
 
 // CloudEvent returns e as an event of the CloudEvents SDK. It fails when an

@@ -154,22 +154,6 @@ func (d *Decoder) Header(name, value string) {
 	switch attribute {
 	case "specversion":
 		d.once(&d.specVersion, attribute, value)
-	case "id":
-		d.once(&d.event.ID, attribute, value)
-	case "source":
-		d.once(&d.event.Source, attribute, value)
-	case "type":
-		d.once(&d.event.Type, attribute, value)
-	case "subject":
-		d.once(&d.event.Subject, attribute, value)
-	case "dataschema":
-		d.once(&d.event.DataSchema, attribute, value)
-	case "datacontenttype":
-		if d.binding.contentType != "" {
-			d.fail("attribute %q belongs into the header %q", attribute, d.binding.contentType)
-			return
-		}
-		d.once(&d.event.DataContentType, attribute, value)
 	case "time":
 		at, err := time.Parse(time.RFC3339Nano, value)
 		if err != nil || !d.event.Time.IsZero() {
@@ -178,7 +162,11 @@ func (d *Decoder) Header(name, value string) {
 		}
 		d.event.Time = at
 	default:
-		d.extension(attribute, value)
+		if attribute == "datacontenttype" && d.binding.contentType != "" {
+			d.fail("attribute %q belongs into the header %q", attribute, d.binding.contentType)
+			return
+		}
+		d.text(attribute, value)
 	}
 }
 
@@ -199,8 +187,8 @@ func (d *Decoder) attribute(name string) (attribute string, ok bool) {
 	return strings.ToLower(name[len(prefix):]), true
 }
 
-func (d *Decoder) extension(name, value string) {
-	if field := d.event.extensionField(name); field != nil {
+func (d *Decoder) text(name, value string) {
+	if field := d.event.field(name); field != nil {
 		d.once(field, name, value)
 		return
 	}

@@ -68,13 +68,18 @@ func validTopic(t string) bool {
 	return !fresh && segments <= segmentsMax
 }
 
-// typeNameBytesMax leaves room in an event's type for what is made out of the
-// name of a contract: .rejected, or another verb for the outcome.
-const typeNameBytesMax = TypeBytesMax - 16
+// typeNameBytesMax leaves room in an event's type for the longest that is made out of
+// the name of a contract: the rejection of what undoes a whole saga. Outcomes and topics
+// need less.
+const typeNameBytesMax = TypeBytesMax - len(compensationSuffix+rejectionSuffix)
 
 // ValidateType reports a type name that breaks the naming rule of this package.
 func ValidateType(name string) error {
-	if !typePattern.MatchString(name) || len(name) > typeNameBytesMax {
+	switch {
+	case len(name) > typeNameBytesMax:
+		return fmt.Errorf("type %q has %d bytes, at most %d are allowed, because the types of its replies are made by appending to it: shorten a segment",
+			name, len(name), typeNameBytesMax)
+	case !typePattern.MatchString(name):
 		return fmt.Errorf("type %q: want dotted lower-case segments and a version, such as shop.inventory.reserve.v1", name)
 	}
 	return nil

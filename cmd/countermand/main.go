@@ -50,6 +50,9 @@ Start with:  countermand demo   a minute of orders, crashes and undos
 		schemaCommand(),
 		versionCommand(),
 	)
+	for _, cmd := range root.Commands() {
+		refuseUnknown(cmd)
+	}
 	root.SetArgs(args)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return failure{wire.ExitUsage, err, usageFix} })
 	err := root.ExecuteContext(ctx)
@@ -68,6 +71,29 @@ Start with:  countermand demo   a minute of orders, crashes and undos
 		fmt.Fprintln(os.Stderr, "  fix:", f.fix)
 	}
 	return f.code
+}
+
+// refuseUnknown has cmd, and what is below it, fail for a command that it does not have.
+// Cobra would show help, and a script would take that for success.
+func refuseUnknown(cmd *cobra.Command) {
+	for _, below := range cmd.Commands() {
+		refuseUnknown(below)
+	}
+	if !cmd.HasSubCommands() || cmd.Runnable() {
+		return
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		f := failure{wire.ExitUsage, fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath()), usageFix}
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			f.fix = "did you mean " + list(near) + "? " + usageFix
+		}
+		return f
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 }
 
 // usageFix is what helps with a command line that cannot be read.

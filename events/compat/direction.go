@@ -20,7 +20,7 @@ type direction struct {
 	// fresh: the writer is this version, so it is the writer that can be mended.
 	fresh bool
 	found []Violation
-	seen  map[string]bool // pairs of references that are being compared
+	seen  map[string]bool // pairs of schemas, one of them a reference at least, that have been compared
 }
 
 // side is one of the two versions.
@@ -46,8 +46,9 @@ func (d *direction) violate(pointer, mend, format string, args ...any) {
 
 // node compares two schemas: reader must accept what writer allows.
 func (d *direction) node(pointer string, reader, writer any) {
-	r, w := d.resolve(d.reader.root, reader), d.resolve(d.writer.root, writer)
-	if pair := ref(reader) + " " + ref(writer); pair != " " {
+	r, w := resolve(d.reader.root, reader), resolve(d.writer.root, writer)
+	if ref(reader) != "" || ref(writer) != "" {
+		pair := text(reader) + "\n" + text(writer)
 		if d.seen[pair] {
 			return
 		}
@@ -78,20 +79,29 @@ func ref(schema any) string {
 	return ""
 }
 
-// resolve returns a schema as an object, at the end of its references. Nil: there
-// is none.
-func (d *direction) resolve(root, schema any) object {
+// resolve returns a schema as an object, at the end of its references. What stands
+// beside these and narrows them is under its keyword $ref, for [direction.rest]. Nil:
+// there is no such schema.
+func resolve(root, schema any) object {
+	var beside []any
 	for range 32 { // of a chain of references
 		switch s := schema.(type) {
 		case bool:
-			if s {
-				return object{}
+			schema = object{}
+			if !s {
+				schema = object{"not": object{}}
 			}
-			return object{"not": object{}}
 		case object:
 			target := ref(s)
 			if target == "" {
+				if beside != nil {
+					s = maps.Clone(s)
+					s["$ref"] = beside
+				}
 				return s
+			}
+			if narrower := narrowing(s); len(narrower) > 0 {
+				beside = append(beside, narrower)
 			}
 			if schema = lookup(root, target); schema == nil {
 				return nil
@@ -101,6 +111,17 @@ func (d *direction) resolve(root, schema any) object {
 		}
 	}
 	return nil
+}
+
+// narrowing returns the keywords of a reference that say more than where it leads.
+func narrowing(reference object) object {
+	narrower := make(object)
+	for keyword, value := range reference {
+		if keyword != "$ref" && !silent(keyword) {
+			narrower[keyword] = value
+		}
+	}
+	return narrower
 }
 
 func lookup(root any, target string) any {
@@ -350,21 +371,57 @@ func names(list any) (all []string) {
 	return all
 }
 
-// judged are the keywords that the functions above know, and those that say nothing
-// about what is valid.
+// judged are the keywords that the functions above know.
 var judged = []string{
 	"type", "enum", "const", "minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "minLength", "maxLength",
 	"minItems", "maxItems", "minProperties", "maxProperties", "multipleOf", "uniqueItems", "pattern", "format",
 	"contentEncoding", "contentMediaType", "properties", "required", "additionalProperties", "items",
-	"$schema", "$id", "$defs", "definitions", "$comment", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly",
+}
+
+// silent reports a keyword that says nothing about what is valid.
+func silent(keyword string) bool {
+	switch keyword {
+	case "$schema", "$id", "$defs", "definitions", "$comment", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly":
+		return true
+	}
+	return strings.HasPrefix(keyword, "x-")
 }
 
 // rest refuses to judge what it cannot: a keyword such as oneOf must stay as it was.
 func (d *direction) rest(pointer string, r, w object) {
 	for _, keyword := range slices.Sorted(maps.Keys(r)) {
-		if slices.Contains(judged, keyword) || strings.HasPrefix(keyword, "x-") || reflect.DeepEqual(r[keyword], w[keyword]) {
+		if slices.Contains(judged, keyword) || silent(keyword) || d.same(r[keyword], w[keyword], make(map[string]bool)) {
 			continue
 		}
 		d.violate(pointer+"/"+keyword, "leave it as it was", "it has changed, and whether what %s writes is still read cannot be told", d.writer.name)
 	}
+}
+
+// same reports that two values of a keyword are equal, and all that their references
+// lead to, of which it has seen some.
+func (d *direction) same(reader, writer any, seen map[string]bool) bool {
+	if !reflect.DeepEqual(reader, writer) {
+		return false
+	}
+	switch r := reader.(type) {
+	case object:
+		if target := ref(r); target != "" && !seen[target] {
+			seen[target] = true
+			if !d.same(lookup(d.reader.root, target), lookup(d.writer.root, target), seen) {
+				return false
+			}
+		}
+		for _, value := range r { // which the writer's equals
+			if !d.same(value, value, seen) {
+				return false
+			}
+		}
+	case []any:
+		for _, value := range r {
+			if !d.same(value, value, seen) {
+				return false
+			}
+		}
+	}
+	return true
 }

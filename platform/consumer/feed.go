@@ -47,7 +47,8 @@ type FeedConfig struct {
 	BatchMax int
 	// RestMax bounds how long a worker rests after a batch of several deliveries,
 	// unless enough wait for the next: 10 ms by default, less than 0 for not at all.
-	// It rests the longer, the busier the machine is, and saves commits.
+	// It rests the longer, the busier the machine is and the more the batch held, and
+	// saves commits.
 	RestMax time.Duration
 	// BackoffMin and BackoffMax bound the rest before a failed delivery is tried
 	// again: 100 ms doubling to 30 s by default.

@@ -3,14 +3,12 @@ package consumer_test
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/broker"
@@ -60,12 +58,9 @@ func TestStuckReadersAreMadeAnew(t *testing.T) {
 	r.send(b)
 	r.wantReply(b, "")
 	r.wantEffects("reserve a", "reserve b")
-	if err := testutil.GatherAndCompare(registry, strings.NewReader(`
-		# HELP countermand_consumer_rebuilt_total Times that readers which had stopped delivering were made anew.
-		# TYPE countermand_consumer_rebuilt_total counter
-		countermand_consumer_rebuilt_total{consumer="`+name+`"} 1
-	`), "countermand_consumer_rebuilt_total"); err != nil {
-		t.Error(err)
+	// Two looks are 40 ms, which new readers need as well on a busy machine.
+	if rebuilt := figures(t, registry)("countermand_consumer_rebuilt_total"); rebuilt < 1 {
+		t.Errorf("readers were made anew %v times", rebuilt)
 	}
 }
 
@@ -92,8 +87,9 @@ func figures(t *testing.T, registry prometheus.Gatherer) func(metric string) flo
 func TestAFeedThatIsBehindIsNotStuck(t *testing.T) {
 	t.Parallel()
 	r := setup(t)
-	release := make(chan struct{})
+	began, release := make(chan struct{}), make(chan struct{})
 	r.on("reserve a", func(context.Context, pgx.Tx, int) error {
+		began <- struct{}{}
 		<-release
 		return nil
 	})
@@ -102,10 +98,15 @@ func TestAFeedThatIsBehindIsNotStuck(t *testing.T) {
 	all := []events.Event{command(t, reserve, 0, "a"), command(t, reserve, 0, "b"), command(t, reserve, 0, "c")}
 	r.send(all...)
 	figure := figures(t, registry)
+	<-began
 	r.await("a lag of three", func() bool { return figure("countermand_consumer_lag") == 3 })
-	time.Sleep(100 * time.Millisecond) // ten looks
+	before := figure("countermand_consumer_rebuilt_total") // readers take longer than two looks to begin on a busy machine
+	time.Sleep(100 * time.Millisecond)                     // ten looks
 	if age := figure("countermand_consumer_oldest_seconds"); age < 0.1 {
 		t.Errorf("the oldest is %.3f s old", age)
+	}
+	if n := figure("countermand_consumer_rebuilt_total") - before; n != 0 {
+		t.Errorf("its readers were made anew %.0f times", n)
 	}
 	close(release)
 	for _, e := range all {
@@ -114,9 +115,6 @@ func TestAFeedThatIsBehindIsNotStuck(t *testing.T) {
 	r.await("no lag", func() bool {
 		return figure("countermand_consumer_lag") == 0 && figure("countermand_consumer_oldest_seconds") == 0
 	})
-	if n := figure("countermand_consumer_rebuilt_total"); n != 0 {
-		t.Errorf("its readers were made anew %.0f times", n)
-	}
 }
 
 // A feed that holds no partition any more is behind with nothing: who holds them now

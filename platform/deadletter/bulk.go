@@ -95,37 +95,67 @@ func RunBulk(ctx context.Context, stores []*Store, bulk Bulk, begin func(selecte
 		return count, refuse("count_differs", "the filter selects %d dead letters, not %d: look at them again", count.Selected, bulk.Expected)
 	}
 	begin(count.Selected)
-	limit := rate.Inf
-	if !bulk.Order.DryRun {
-		if limit = rate.Limit(bulk.Rate); limit == 0 {
-			limit = 50
-		}
-	}
-	limiter, start := rate.NewLimiter(limit, 1), time.Now()
+	bounded, cancel := within(ctx, bulk.TimeMax)
+	defer cancel()
+	limiter := newLimiter(bulk.Rate, bulk.Order.DryRun)
 	for i, s := range stores {
 		for _, id := range selected[i] {
-			if err := limiter.Wait(ctx); err != nil {
-				return count, fmt.Errorf("bulk order: %w", err)
-			}
-			if bulk.TimeMax > 0 && time.Since(start) > bulk.TimeMax {
-				return count, ErrTimeUp
+			if err := turn(ctx, bounded, limiter); err != nil {
+				return count, err
 			}
 			item, err := s.tell(ctx, id, bulk)
 			if err != nil {
 				return count, err
 			}
-			switch item.Outcome {
-			case BulkDone:
-				count.Done++
-			case BulkNotFound:
-				count.NotFound++
-			default:
-				count.Refused++
-			}
+			count.add(item.Outcome)
 			each(item)
 		}
 	}
 	return count, nil
+}
+
+func (c *BulkCount) add(outcome string) {
+	switch outcome {
+	case BulkDone:
+		c.Done++
+	case BulkNotFound:
+		c.NotFound++
+	default:
+		c.Refused++
+	}
+}
+
+// within returns ctx, bounded by the time that an order may take; 0: any.
+func within(ctx context.Context, timeMax time.Duration) (context.Context, context.CancelFunc) {
+	if timeMax <= 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, timeMax, ErrTimeUp)
+}
+
+// newLimiter is for an order of so many a second, 50 by default. A dry run takes no time.
+func newLimiter(perSecond float64, dryRun bool) *rate.Limiter {
+	limit := rate.Limit(perSecond)
+	switch {
+	case dryRun:
+		limit = rate.Inf
+	case limit == 0:
+		limit = 50
+	}
+	return rate.NewLimiter(limit, 1)
+}
+
+// turn waits until the limiter allows the next one. The error is [ErrTimeUp] when that
+// will not be while bounded lasts.
+func turn(ctx, bounded context.Context, limiter *rate.Limiter) error {
+	err := limiter.Wait(bounded)
+	switch {
+	case err == nil:
+		return nil
+	case bounded != ctx && ctx.Err() == nil: // it is not waited for what comes too late
+		return ErrTimeUp
+	}
+	return fmt.Errorf("order ended on the way: %w", err)
 }
 
 // tell gives the order to one letter.

@@ -1,6 +1,7 @@
 package deadletter_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -86,4 +87,21 @@ func TestBulkDoesNotRedriveWhatDiesTooOften(t *testing.T) {
 	if err != nil || count.Done != 1 || count.Refused != 1 || items[0].Code != "redriven_too_often" {
 		t.Errorf("%+v, %+v, %v", count, items, err)
 	}
+}
+
+func TestABulkOrderDoesNotWaitBeyondItsTime(t *testing.T) {
+	t.Parallel()
+	s := setup(t, consumertest.Config{})
+	s.fail(never, "a", "b")
+	s.send("k", "a", "b")
+	s.letters(2)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	count, err := deadletter.RunBulk(ctx, []*deadletter.Store{s.store}, deadletter.Bulk{
+		Verb: deadletter.VerbDiscard, Order: byAda, Expected: 2, Rate: 0.001, TimeMax: 30 * time.Second,
+	}, func(int) {}, func(deadletter.BulkItem) {})
+	if !errors.Is(err, deadletter.ErrTimeUp) || count.Done != 1 {
+		t.Errorf("%+v, %v", count, err)
+	}
+	s.letters(1)
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/time/rate"
 
 	"github.com/countermand/countermand/events"
 	"github.com/countermand/countermand/platform/broker"
@@ -125,12 +124,8 @@ func (s *Store) Replay(ctx context.Context, topics Topics, r Replay, begin func(
 	if err := s.checkReplay(ctx, topics, &r, start); err != nil {
 		return count, err
 	}
-	bounded := ctx
-	if r.TimeMax > 0 {
-		var cancel context.CancelFunc
-		bounded, cancel = context.WithTimeoutCause(ctx, r.TimeMax, ErrTimeUp)
-		defer cancel()
-	}
+	bounded, cancel := within(ctx, r.TimeMax)
+	defer cancel()
 	selected, err := r.selected(bounded, topics)
 	if errors.Is(err, broker.ErrNotFound) {
 		return count, refuse("topic_not_found", "the broker has no topic %s", r.Topic)
@@ -142,32 +137,16 @@ func (s *Store) Replay(ctx context.Context, topics Topics, r Replay, begin func(
 		return count, refuse("count_differs", "the range holds %d such messages, not %d: look again with a dry run", count.Selected, r.Expected)
 	}
 	begin(count.Selected)
-	limit := rate.Inf
-	if !r.Order.DryRun {
-		if limit = rate.Limit(r.Rate); limit == 0 {
-			limit = 50
-		}
-	}
-	limiter := rate.NewLimiter(limit, 1)
+	limiter := newLimiter(r.Rate, r.Order.DryRun)
 	for _, p := range selected {
-		if err := limiter.Wait(bounded); err != nil {
-			if r.TimeMax > 0 && ctx.Err() == nil { // it also fails when the time would be up before the wait is over
-				return count, ErrTimeUp
-			}
-			return count, fmt.Errorf("replay: %w", err)
+		if err := turn(ctx, bounded, limiter); err != nil {
+			return count, err
 		}
 		item, err := s.replayOne(bounded, topics, &r, p)
 		if err != nil {
 			return count, ended(bounded, err)
 		}
-		switch item.Outcome {
-		case BulkDone:
-			count.Done++
-		case BulkNotFound:
-			count.NotFound++
-		default:
-			count.Refused++
-		}
+		count.add(item.Outcome)
 		each(item)
 	}
 	return count, nil

@@ -95,7 +95,7 @@ func TestNATSSyncsBeforeItAcknowledges(t *testing.T) {
 		t.Error("the server in this process does not")
 	}
 	t.Setenv("NATS_TOKEN", "token")
-	shipped, err := server.ProcessConfigFile(filepath.FromSlash("../../deployments/docker/nats.conf"))
+	shipped, err := server.ProcessConfigFile(filepath.Join("testdata", "linked", "nats.conf"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -55,6 +55,18 @@ func (d *demand) by() string {
 	return authJWT
 }
 
+// takesAllOf reports whether a request that another demand lets pass has a credential
+// that this one takes, whatever its scopes.
+func (d *demand) takesAllOf(other *demand) bool {
+	switch {
+	case d == nil:
+		return true
+	case other == nil, other.optional && !d.optional, other.keys && !d.keys:
+		return false
+	}
+	return !slices.ContainsFunc(other.issuers, func(i *issuer) bool { return !slices.Contains(d.issuers, i) })
+}
+
 // scopesMax bounds the scopes of one route.
 const scopesMax = 16
 

@@ -290,6 +290,11 @@ func TestOperationsOfATableThatIsOpenByDefault(t *testing.T) {
 	path := "/v1/operations/" + id
 	wantStatus(t, b.do(http.MethodGet, path, "", byKey+"key-of-reader"), http.StatusOK)
 	wantProblem(t, b.do(http.MethodGet, path, ""), http.StatusNotFound, "operation_not_found")
+	b.project(id, gateway.StatusRunning, nil)
+	wantStatus(t, b.do(http.MethodGet, path, "", byKey+"key-of-reader"), http.StatusOK)
+	for _, request := range [][2]string{{"GET", ""}, {"DELETE", ""}, {"GET", "/events"}} {
+		wantProblem(t, b.do(request[0], path+request[1], ""), http.StatusNotFound, "operation_not_found")
+	}
 	wantProblem(t, b.do(http.MethodGet, path, "", byKey+"wrong"), http.StatusUnauthorized, "credential_invalid")
 	wantStatus(t, b.do(http.MethodGet, "/v1/orders/7", ""), http.StatusOK)
 }

@@ -85,7 +85,8 @@ func compileContract(c Command) (*contract, error) {
 type writtenInteger struct{}
 
 func compileWrittenInteger(_ *jsonschema.CompilerContext, schema map[string]any) (jsonschema.SchemaExt, error) {
-	if schema["type"] == "integer" {
+	types, _ := schema["type"].([]any)
+	if schema["type"] == "integer" || slices.Contains(types, any("integer")) && !slices.Contains(types, any("number")) {
 		return writtenInteger{}, nil
 	}
 	return nil, nil // the library's way to say that the schema has no such keyword

@@ -10,6 +10,8 @@ func TestViolationsInPlainWords(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct{ schema, document, want string }{
 		{`{"type":["string","null"]}`, `1`, `[{ must be null or a string}]`},
+		{`{"type":["integer","null"]}`, `1.0`, `[{ must be an integer, written without fraction and exponent}]`},
+		{`{"type":["integer","number"]}`, `1.0`, `[]`},
 		{`{"type":"boolean"}`, `[]`, `[{ must be a boolean}]`},
 		{`{"type":"number","minimum":0.5}`, `0`, `[{ must be at least 0.5}]`},
 		{`{"type":"integer","exclusiveMinimum":1,"multipleOf":2}`, `1`, `[{ must be a multiple of 2} { must be more than 1}]`},

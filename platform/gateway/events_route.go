@@ -27,6 +27,7 @@ type eventsRoute struct {
 	to     events.Topic
 	key    *expression.Program // makes the partition key; nil when there is none
 	guards []guard
+	demand *demand
 }
 
 func (e *eventsRoute) leads() string { return string(e.to) }
@@ -36,7 +37,7 @@ func (e *eventsRoute) serve(g *Gateway, _ *snapshot) handler {
 }
 
 func readEventsRoute(t *tableReader, rt *route, m mapping) target {
-	e := &eventsRoute{types: make(map[string]*contract), guards: rt.guards}
+	e := &eventsRoute{types: make(map[string]*contract), guards: rt.guards, demand: rt.demand}
 	if rt.pattern != "" && rt.method != http.MethodPost {
 		m.failAt(m.at("match"), "match: events come by POST")
 	}

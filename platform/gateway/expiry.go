@@ -20,8 +20,9 @@ func parseExpiry(values []string, now time.Time) (text string, expired bool, fau
 		return "", false, ""
 	}
 	at, err := time.Parse(time.RFC3339Nano, values[0])
-	if len(values) > 1 || err != nil {
+	at = at.UTC()
+	if len(values) > 1 || err != nil || at.Year() < 0 || at.Year() > 9999 { // in UTC it may be a year that RFC 3339 does not have
 		return "", false, "The header must hold one RFC 3339 time, such as 2026-11-22T10:00:00Z."
 	}
-	return at.UTC().Format(time.RFC3339Nano), !at.After(now), ""
+	return at.Format(time.RFC3339Nano), !at.After(now), ""
 }

@@ -349,7 +349,7 @@ func (b *bundle) project(id string, status gateway.Status, rejection *events.Rej
 				ID: id, Status: status, Saga: &gateway.SagaVersion{Name: "checkout", Version: 1},
 				Steps:     []gateway.StepProgress{{Name: "create-order", Status: "completed", Attempts: 1}},
 				CreatedAt: time.Now(), UpdatedAt: time.Now(),
-				Command: m.Event.Type, Fingerprint: m.Event.Extension("fingerprint"), Rejection: rejection,
+				Command: m.Event.Type, Fingerprint: m.Event.Extension("fingerprint"), Tenant: m.Event.Extension(events.TenantExtension), Rejection: rejection,
 			}
 			if status == gateway.StatusCompleted {
 				op.Result = json.RawMessage(`{"order_id":"` + id + `","total":900,"currency":"EUR"}`)

@@ -16,7 +16,7 @@ var ErrBadCursor = errors.New("cursor is not one that a list returned")
 
 // OperationFilter selects operations; empty fields select all.
 type OperationFilter struct {
-	// Tenant owns them.
+	// Tenant owns them; empty: nobody does. It always counts.
 	Tenant string
 	// Commands are the types of the commands that began them; never empty.
 	Commands []string

@@ -84,6 +84,8 @@ type Operation struct {
 	Rejection *events.Rejection `json:"-"`
 	// Revision counts the changes of the operation.
 	Revision int64 `json:"-"`
+	// Tenant owns the operation; empty: nobody does.
+	Tenant string `json:"-"`
 	// Pivoted says that it can no longer be undone.
 	Pivoted bool `json:"-"`
 	// Partial says that the operation is what an outcome event tells: id, status,
@@ -210,7 +212,10 @@ func (g *Gateway) find(ctx context.Context, id operationID, text string) (Operat
 		return Operation{}, ErrNotFound
 	}
 	op, err := g.lookUp(ctx, text)
-	if !errors.Is(err, ErrNotFound) || !authentic {
+	switch {
+	case err == nil && tenant == "" && op.Tenant != "": // which its id alone gives away to nobody
+		return Operation{}, ErrNotFound
+	case !errors.Is(err, ErrNotFound) || !authentic:
 		return op, err
 	}
 	mintedAt := id.mintedAt()

@@ -220,8 +220,12 @@ func (t *tableReader) link() {
 				s.publishTo = e
 			}
 		}
-		if s.publishTo == nil {
+		switch {
+		case s.publishTo == nil:
 			t.faults = append(t.faults, fault{rt.line, fmt.Sprintf("route %s: publish: there is no route %s of kind events", rt.id, s.publish)})
+		case !s.publishTo.demand.takesAllOf(rt.demand):
+			t.faults = append(t.faults, fault{rt.line, fmt.Sprintf("route %s: publish: route %s does not take every credential that this one takes, so this would be a way around it: let both ask for the same",
+				rt.id, s.publish)})
 		}
 	}
 }

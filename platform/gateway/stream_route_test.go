@@ -25,7 +25,10 @@ func TestStreamRoutesThatAreWrong(t *testing.T) {
 	t.Parallel()
 	known := contracts(t)
 	known.Facts = facts()
-	const types = "types: [shop.order.placed.v1]"
+	const (
+		types = "types: [shop.order.placed.v1]"
+		keyed = "  - {id: keyed, kind: events, match: POST /v1/facts, auth: key, " + types + "}\n"
+	)
 	for fields, want := range map[string]string{
 		"types: []":       "types: want a list of 1 to 64 facts",
 		"types: [shop.x]": `types: "shop.x" is unknown, want one of shop.order.confirmed.v1`,
@@ -46,6 +49,7 @@ func TestStreamRoutesThatAreWrong(t *testing.T) {
 		types + ", publish: nowhere":                            "publish: there is no route nowhere of kind events",
 		types + ", publish: a":                                  "publish: there is no route a of kind events",
 		types + ", publish: nowhere, transports: [sse]":         "publish: events come in by websocket",
+		types + ", publish: keyed":                              "publish: route keyed does not take every credential",
 		types + ", match: 'POST /v1/orders/{id}'":               "match: streams are opened by GET",
 		types + ", topic: shop.order.events":                    `unknown field "topic"`,
 		types + ", guards: [{allow: 'event.id == \"1\"'}]":      "allow: ",
@@ -54,7 +58,7 @@ func TestStreamRoutesThatAreWrong(t *testing.T) {
 		if strings.Contains(fields, "match:") {
 			match = ""
 		}
-		_, err := gateway.ParseTable("routes.yaml", []byte("version: 1\nroutes:\n  - {id: a, kind: stream, "+match+fields+"}\n"), known, lookupIn(nil))
+		_, err := gateway.ParseTable("routes.yaml", []byte("version: 1\nroutes:\n  - {id: a, kind: stream, "+match+fields+"}\n"+keyed), known, lookupIn(nil))
 		if err == nil || !strings.Contains(err.Error(), "routes.yaml:3: route a: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", fields, err)
 		}

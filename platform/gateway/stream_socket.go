@@ -212,16 +212,21 @@ func (g *Gateway) takeIn(s *stream, conn *websocket.Conn, messages <-chan []byte
 	}
 }
 
-// acceptMessages checks each message as a route of kind events does, and stores those
-// that pass, together.
+// acceptMessages checks each message as a route of kind events does, and who sends it,
+// and stores those that pass, together.
 func (g *Gateway) acceptMessages(s *stream, batch [][]byte) []acceptedEvent {
 	route, r := s.route.publishTo, s.request
+	lacking := route.demand.lacks(IdentityOf(r.Context()))
 	became := make([]acceptedEvent, len(batch))
 	var passed []incoming
 	var places []int
 	for i, message := range batch {
 		all, problem := readEvents(http.Header{"Content-Type": {mediaTypeEvent}}, message)
-		if problem == nil {
+		switch {
+		case problem != nil:
+		case lacking != nil:
+			problem = lacking
+		default:
 			problem = route.check(r, all, func(one *guard, err error) { g.untold(s.exchange, r, one, err) })
 		}
 		if len(all) == 1 {

@@ -208,3 +208,40 @@ func TestWebSocketsThatAreClosed(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestEventsInOverWebSocketNeedTheScopesOfTheirRoute(t *testing.T) {
+	t.Parallel()
+	s := setupStreams(t, func(_ *gateway.Config, d *gateway.Deps) {
+		d.Keys = func(_ context.Context, key string) (gateway.Identity, error) {
+			return gateway.Identity{Tenant: "acme", Client: "app", Scopes: []string{key}}, nil
+		}
+	})
+	known := contracts(t)
+	known.Facts = facts()
+	table, err := gateway.ParseTable("routes.yaml", []byte(`
+version: 1
+routes:
+  - {id: all, kind: stream, match: GET /v1/events, types: [shop.order.placed.v1], auth: key, publish: facts}
+  - {id: facts, kind: events, match: POST /v1/facts, types: [shop.order.placed.v1], auth: {by: key, scopes: ["events:write"]}}
+`), known, lookupIn(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.gateway.SetTable(table); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{"events:read": "403 scope_missing", "events:write": "202 "} {
+		conn := s.socket("/v1/events?filter=FALSE", "X-Api-Key: "+key)
+		say(t, conn, `{"specversion":"1.0","id":"1","source":"/p","type":"shop.order.placed.v1","subject":"7","data":{"order_id":"7"}}`)
+		var became struct {
+			Status  int
+			Problem struct{ Code string }
+		}
+		if err := json.Unmarshal(receive(t, conn).Data, &became); err != nil {
+			t.Fatal(err)
+		}
+		if got := strconv.Itoa(became.Status) + " " + became.Problem.Code; got != want {
+			t.Errorf("with the scope %s: %s, want %s", key, got, want)
+		}
+	}
+}

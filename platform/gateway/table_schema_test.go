@@ -35,7 +35,7 @@ func TestTableSchema(t *testing.T) {
 	if err := check(routes); err != nil {
 		t.Errorf("the table of the tests: %v", err)
 	}
-	shop, err := os.ReadFile("../../cmd/internal/wire/routes.yaml")
+	shop, err := os.ReadFile("testdata/linked/routes.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestFaultsThatOnlyTheSchemaTells(t *testing.T) {
 
 func TestTableSchemaInTheDocs(t *testing.T) {
 	t.Parallel()
-	published, err := os.ReadFile("../../docs/reference/routes.schema.json")
+	published, err := os.ReadFile("testdata/linked/routes.schema.json")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -460,7 +460,7 @@ func written(request string, response *http.Response, body string) string {
 // its status.
 func TestEveryProblemHasATranscript(t *testing.T) {
 	t.Parallel()
-	page, err := os.ReadFile("../../docs/reference/http.md")
+	page, err := os.ReadFile("testdata/linked/http.md")
 	if err != nil {
 		t.Fatal(err)
 	}

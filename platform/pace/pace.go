@@ -3,8 +3,9 @@
 // each, and when many such loops share a machine their fixed costs fill it: all
 // of them wait, and none is faster for having begun early. One that rests for a
 // little longer than its last round took finds more to do, and leaves the machine
-// to the others. How long rounds take tells how busy the machine is, so a loop
-// with a machine to itself hardly rests.
+// to the others. How long rounds take tells how busy the machine is, and how many
+// things they handle how much there is to do: a loop with a machine to itself hardly
+// rests, and neither does one to which little comes.
 package pace
 
 import "time"
@@ -12,10 +13,13 @@ import "time"
 // Pace is the pace of one loop. The zero value never rests. It is not safe for
 // concurrent use.
 type Pace struct {
-	// Factor is how many times as long as its last round the loop rests.
+	// Factor is how many times as long as its last round the loop rests at most.
 	Factor float64
 	// Max bounds a rest.
 	Max time.Duration
+	// Many is how many things a round must have handled for the whole rest. After
+	// fewer it is shorter in proportion; 0: it never is.
+	Many int
 	// Full is how many things make a round worth its cost at once; 0: any number
 	// waits.
 	Full int
@@ -28,10 +32,15 @@ type Pace struct {
 // machine that is idle should answer at once.
 func (p *Pace) Ended(began time.Time, n int) {
 	p.next = time.Time{}
-	if n > 1 && p.Max > 0 {
-		now := time.Now()
-		p.next = now.Add(min(time.Duration(p.Factor*float64(now.Sub(began))), p.Max))
+	if n <= 1 || p.Max <= 0 {
+		return
 	}
+	now := time.Now()
+	rest := min(time.Duration(p.Factor*float64(now.Sub(began))), p.Max)
+	if n < p.Many {
+		rest = rest * time.Duration(n-1) / time.Duration(p.Many-1)
+	}
+	p.next = now.Add(rest)
 }
 
 // Rest returns for how long the loop is still to rest, when n things wait: 0 or

@@ -74,6 +74,10 @@ func TestReaderListsTheSagasOfATenant(t *testing.T) {
 			t.Errorf("of %s: %s, %v", tenant, strings.Join(got, " "), err)
 		}
 	}
+	page, err := reader.List(t.Context(), saga.Filter{Unowned: true})
+	if got := idsOf(page); err != nil || !slices.Equal(got, all[2:]) {
+		t.Errorf("of nobody: %s, %v", strings.Join(got, " "), err)
+	}
 	for _, test := range []struct {
 		definitions []string
 		want        int

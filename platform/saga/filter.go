@@ -14,6 +14,8 @@ type Filter struct {
 	Definitions []string
 	// Tenant owns the sagas: the one that its gateway named.
 	Tenant string
+	// Unowned selects the sagas that no tenant owns.
+	Unowned bool
 	// Code is of the failure or trouble, such as out_of_stock; Step is where that
 	// was, or a step that is waited for.
 	Code string
@@ -60,6 +62,9 @@ func (f Filter) query() (*query, error) {
 	}
 	if f.Tenant != "" {
 		where = append(where, "s.id in (select saga_id from saga_attribute where name = "+q.arg(tenantAttribute)+" and value = "+q.arg(f.Tenant)+")")
+	}
+	if f.Unowned {
+		where = append(where, "not exists (select from saga_attribute as a where a.saga_id = s.id and a.name = "+q.arg(tenantAttribute)+")")
 	}
 	if f.Code != "" {
 		where = append(where, "s.code = "+q.arg(f.Code))

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-const nodesPage = "../../docs/explanation/nodes.md"
+const nodesPage = "testdata/linked/nodes.md"
 
 var (
 	diagramBlock = regexp.MustCompile("(?s)<!-- diagram: ([a-z-]+) -->\n```mermaid\n(.*?)```")

@@ -25,6 +25,7 @@ type row struct {
 	sinkBefore     string // as it was loaded
 	credential     *Credential
 	secrets        []Secret
+	unopened       error // why credential and secrets are not there, although they are stored
 	createdAt      time.Time
 	updatedAt      time.Time
 	since          time.Time
@@ -51,7 +52,9 @@ type stated struct {
 const rowColumns = `id, tenant, client, revision, state, reason, document, credential, secrets, created_at, updated_at, since,
 	granted_at, granted_by, allowed_rate, ask_at, asked, failures, rest_until`
 
-// scan reads the columns of a subscription, and those that follow them into more.
+// scan reads the columns of a subscription, and those that follow them into more. What is
+// secret may stay sealed, see row.unopened: whoever has lost a key must still be able to
+// list what there is, and to delete it.
 func (s *Store) scan(from pgx.CollectableRow, more ...any) (*row, error) {
 	var (
 		r                   row
@@ -69,21 +72,26 @@ func (s *Store) scan(from pgx.CollectableRow, more ...any) (*row, error) {
 		return nil, fmt.Errorf("subscription %s: %w", r.id, err)
 	}
 	r.sinkBefore = r.stated.Sink
-	owner := r.id.String()
-	if r.secrets, err = s.config.Vault.openSecrets(owner, secrets); err != nil {
-		return nil, err
+	if r.state != deleted { // which has none any more
+		r.unopened = s.open(&r, credential, secrets)
 	}
-	if credential == nil {
-		return &r, nil
+	return &r, nil
+}
+
+// open opens what is secret of a row.
+func (s *Store) open(r *row, credential, secrets []byte) (err error) {
+	owner := r.id.String()
+	if r.secrets, err = s.config.Vault.openSecrets(owner, secrets); err != nil || credential == nil {
+		return err
 	}
 	text, err := s.config.Vault.open(owner, credential)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := json.Unmarshal(text, &r.credential); err != nil {
-		return nil, fmt.Errorf("credential of subscription %s: %w", r.id, err)
+		return fmt.Errorf("credential of subscription %s: %w", owner, err)
 	}
-	return &r, nil
+	return nil
 }
 
 func (s *Store) scanOne(from pgx.CollectableRow) (*row, error) { return s.scan(from) }
@@ -112,6 +120,9 @@ func (r *row) subscription(now time.Time) Subscription {
 		Sink: r.stated.Sink, SinkCredential: r.credential.shown(), Protocol: protocolHTTP, ProtocolSettings: r.stated.ProtocolSettings,
 		State: r.state, StateReason: r.reason, Tenant: r.tenant, Client: r.client, Created: r.createdAt.UTC(), Updated: r.updatedAt.UTC(),
 		Signing: shownSecrets(r.secrets, now), Revision: r.revision,
+	}
+	if r.unopened != nil {
+		s.StateReason = clip("nothing is sent: "+r.unopened.Error(), reasonBytesMax)
 	}
 	if r.allowedRate != nil {
 		s.AllowedRate = *r.allowedRate

@@ -3,7 +3,6 @@ package webhook
 import (
 	"context"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -24,14 +23,16 @@ type Sender struct {
 	slots  *slots
 	wake   chan struct{} // capacity 1: a call while a look is under way is not lost
 
-	limiters sync.Map // of subscriptions that were given a rate: uuid.UUID to *rate.Limiter
+	// Of subscriptions that were given a rate and served lately. They belong to the
+	// goroutine of Run.
+	limiters map[uuid.UUID]*rate.Limiter
 }
 
 // NewSender returns a sender of a store. A process has one.
 func NewSender(store *Store) *Sender {
 	s := &Sender{
 		store: store, config: store.config, client: store.config.Guard.Client(store.config.Timeouts),
-		slots: newSlots(store.config.InFlightMax), wake: make(chan struct{}, 1),
+		slots: newSlots(store.config.InFlightMax), wake: make(chan struct{}, 1), limiters: make(map[uuid.UUID]*rate.Limiter),
 	}
 	s.record = postgres.NewBatcher(256, 10*time.Second, s.store.recordAll)
 	wake := func() {
@@ -82,20 +83,20 @@ func (s *Sender) session(ctx context.Context) error {
 	return t.run(ctx)
 }
 
+// limiterBurst spreads the requests of a minute over it.
+const limiterBurst = 1
+
 // limiter returns what keeps to the rate that a sink has allowed; nil: any rate.
 func (s *Sender) limiter(r *row) *rate.Limiter {
 	if r.allowedRate == nil {
-		s.limiters.Delete(r.id)
+		delete(s.limiters, r.id)
 		return nil
 	}
 	perSecond := rate.Limit(float64(*r.allowedRate) / 60)
-	if known, ok := s.limiters.Load(r.id); ok {
-		if l := known.(*rate.Limiter); l.Limit() == perSecond {
-			return l
-		}
+	l := s.limiters[r.id]
+	if l == nil || l.Limit() != perSecond {
+		l = rate.NewLimiter(perSecond, limiterBurst)
+		s.limiters[r.id] = l
 	}
-	// A burst of one: the requests of a minute are spread over it.
-	l := rate.NewLimiter(perSecond, 1)
-	s.limiters.Store(r.id, l)
 	return l
 }

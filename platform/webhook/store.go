@@ -242,18 +242,28 @@ func (s *Store) List(ctx context.Context, scope Scope, state State, cursor strin
 	return page, nil
 }
 
-// change applies a change to a subscription under its lock.
+// lock loads a subscription under its lock, for a change of what it had at that revision.
+func (s *Store) lock(ctx context.Context, tx pgx.Tx, scope Scope, id string, revision int64) (*row, error) {
+	if err := bump(ctx, tx); err != nil { // first, as Create does, so that the two never deadlock
+		return nil, err
+	}
+	r, err := s.load(ctx, tx, scope, id, "for update")
+	if err == nil && revision != AnyRevision && revision != r.revision {
+		return nil, fmt.Errorf("%w %d: it is at %d", ErrRevision, revision, r.revision)
+	}
+	return r, err
+}
+
+// change applies a change to a subscription under its lock. It is refused with [ErrState]
+// when what is secret cannot be opened, since it would be lost.
 func (s *Store) change(ctx context.Context, scope Scope, id string, revision int64, apply func(tx pgx.Tx, r *row) error) (Subscription, error) {
 	var r *row
 	err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) (err error) {
-		if err := bump(ctx, tx); err != nil { // first, as Create does, so that the two never deadlock
+		if r, err = s.lock(ctx, tx, scope, id, revision); err != nil {
 			return err
 		}
-		if r, err = s.load(ctx, tx, scope, id, "for update"); err != nil {
-			return err
-		}
-		if revision != AnyRevision && revision != r.revision {
-			return fmt.Errorf("%w %d: it is at %d", ErrRevision, revision, r.revision)
+		if r.unopened != nil {
+			return fmt.Errorf("%w: %w", ErrState, r.unopened)
 		}
 		if err := apply(tx, r); err != nil {
 			return err
@@ -327,12 +337,19 @@ func (r *row) ask(now time.Time) {
 	}
 }
 
-// Delete removes a subscription. What waits for its sink is not sent any more, and goes
-// with the next clean-up.
+// Delete removes a subscription, also one whose secrets cannot be opened any more. What
+// waits for its sink is not sent any more, and goes with the next clean-up.
 func (s *Store) Delete(ctx context.Context, scope Scope, id string, revision int64) error {
-	_, err := s.change(ctx, scope, id, revision, func(_ pgx.Tx, r *row) error {
+	err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+		r, err := s.lock(ctx, tx, scope, id, revision)
+		if err != nil {
+			return err
+		}
 		r.state, r.reason, r.askAt, r.credential, r.secrets = deleted, "", nil, nil, nil
-		return nil
+		return s.write(ctx, tx, r)
 	})
+	if err == nil {
+		s.woken()
+	}
 	return err
 }

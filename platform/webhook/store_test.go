@@ -330,7 +330,10 @@ func TestKeysOfTheVaultCanBeReplaced(t *testing.T) {
 	}
 	get := func(v *webhook.Vault) error {
 		r.config.Vault = v
-		_, err := r.newStore().Get(t.Context(), everyone, s.ID)
+		got, err := r.newStore().Get(t.Context(), everyone, s.ID)
+		if err == nil && got.StateReason != "" {
+			err = errors.New(got.StateReason)
+		}
 		return err
 	}
 	if err := get(alone); err == nil || !strings.Contains(err.Error(), "add the earlier key") {
@@ -347,6 +350,50 @@ func TestKeysOfTheVaultCanBeReplaced(t *testing.T) {
 	}
 	if _, err := webhook.NewVault([]byte("short")); err == nil {
 		t.Error("a short key is taken")
+	}
+}
+
+func TestASubscriptionWhoseKeyIsLostCanBeListedAndDeleted(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	lost := r.active("http://127.0.0.1/")
+	before := r.config.Vault
+	var err error
+	if r.config.Vault, err = webhook.NewVault([]byte("another key of at least 16 bytes")); err != nil {
+		t.Fatal(err)
+	}
+	r.store = r.newStore()
+	fine := r.active("http://127.0.0.1/")
+	page, err := r.store.List(t.Context(), everyone, "", "", 10)
+	if err != nil || len(page.Subscriptions) != 2 {
+		t.Fatalf("list: %+v, %v", page, err)
+	}
+	if reason := page.Subscriptions[0].StateReason; page.Subscriptions[0].ID != lost.ID || !strings.Contains(reason, "add the earlier key") {
+		t.Errorf("the list does not say how to mend %+v", page.Subscriptions[0])
+	}
+	if page.Subscriptions[1].StateReason != "" {
+		t.Errorf("the other one is %+v", page.Subscriptions[1])
+	}
+	if _, err := r.store.Pause(t.Context(), everyone, lost.ID, "x"); !errors.Is(err, webhook.ErrState) || !strings.Contains(err.Error(), "add the earlier key") {
+		t.Errorf("pause: %v", err)
+	}
+	fresh := r.config.Vault
+	r.config.Vault = before
+	if got, err := r.newStore().Get(t.Context(), everyone, lost.ID); err != nil || len(got.Signing) != 1 || got.StateReason != "" {
+		t.Errorf("with its key it is %+v, %v", got, err)
+	}
+	r.config.Vault = fresh
+	if err := r.store.Delete(t.Context(), everyone, lost.ID, lost.Revision+7); !errors.Is(err, webhook.ErrRevision) {
+		t.Errorf("delete of another revision: %v", err)
+	}
+	if err := r.store.Delete(t.Context(), everyone, lost.ID, webhook.AnyRevision); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.store.Get(t.Context(), everyone, lost.ID); !errors.Is(err, webhook.ErrNotFound) {
+		t.Errorf("after it was deleted: %v", err)
+	}
+	if _, err := r.store.Pause(t.Context(), everyone, fine.ID, "x"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/time/rate"
 
 	"github.com/countermand/countermand/platform/pace"
 	"github.com/countermand/countermand/platform/share"
@@ -71,6 +72,7 @@ func (t *turn) wait(ctx context.Context, balance <-chan time.Time) error {
 		case <-ctx.Done():
 			return nil
 		case <-balance:
+			t.forget()
 			if err := t.share(ctx); err != nil {
 				return err
 			}
@@ -193,6 +195,10 @@ func (t *turn) look(ctx context.Context) error {
 			t.unreadable(ctx, err)
 			continue
 		}
+		if d.unopened != nil {
+			t.unreadable(ctx, fmt.Errorf("subscription %s: %w", d.id, d.unopened))
+			continue
+		}
 		due = append(due, d)
 	}
 	if err := rows.Err(); err != nil {
@@ -219,6 +225,14 @@ func (t *turn) look(ctx context.Context) error {
 		t.start(ctx, d.id, k.run)
 	}
 	return nil
+}
+
+// forget drops the limiters that are no stricter than a fresh one would be, of
+// subscriptions for which nothing goes on.
+func (t *turn) forget() {
+	maps.DeleteFunc(t.sender.limiters, func(id uuid.UUID, l *rate.Limiter) bool {
+		return t.running[id] == nil && l.Tokens() >= limiterBurst
+	})
 }
 
 // unreadable tells of a subscription that cannot be served, now and then.

@@ -15,7 +15,7 @@ import (
 const keyBytesMin = 16
 
 // errSealed means that a secret was sealed with a key that this process does not have.
-var errSealed = errors.New("a secret of a webhook is sealed with a key that is not among those given: add the earlier key after the current one")
+var errSealed = errors.New("a secret of a webhook is sealed with a key that is not among those given: add the earlier key after the current one, or delete the subscription")
 
 // Vault seals secrets for the database, with AES-256-GCM. It is safe for concurrent
 // use.

@@ -10,22 +10,24 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/countermand/countermand/platform/answer"
 )
 
 // HTTP returns the read API: GET /v1/orders/{id} and /v1/returns/{id}, and GET
 // /v1/customers/{customer} from the read model, which lags behind the orders.
 func (s *Service) HTTP() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/orders/{id}", s.getOrder)
-	mux.HandleFunc("GET /v1/returns/{id}", s.getReturn)
-	mux.HandleFunc("GET /v1/customers/{customer}", s.getCustomer)
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		problem(w, r, http.StatusNotFound, "not_found", "Nothing is here")
-	})
+	mux.HandleFunc("GET /v1/orders/{id}", answer.Handler(s.explain, s.getOrder))
+	mux.HandleFunc("GET /v1/returns/{id}", answer.Handler(s.explain, s.getReturn))
+	mux.HandleFunc("GET /v1/customers/{customer}", answer.Handler(s.explain, s.getCustomer))
+	mux.HandleFunc("/", answer.Handler(s.explain, func(http.ResponseWriter, *http.Request) error {
+		return answer.No(http.StatusNotFound, "not_found", "nothing is here")
+	}))
 	return mux
 }
 
-func (s *Service) getOrder(w http.ResponseWriter, r *http.Request) {
+func (s *Service) getOrder(w http.ResponseWriter, r *http.Request) error {
 	var order struct {
 		ID        uuid.UUID       `json:"id"`
 		Status    string          `json:"status"`
@@ -47,10 +49,10 @@ func (s *Service) getOrder(w http.ResponseWriter, r *http.Request) {
 		err = pgx.ErrNoRows
 	}
 	order.CreatedAt, order.UpdatedAt = order.CreatedAt.UTC(), order.UpdatedAt.UTC()
-	s.answer(w, r, err, "order_not_found", "There is no such order", order)
+	return read(w, err, order, "order_not_found", "there is no such order")
 }
 
-func (s *Service) getCustomer(w http.ResponseWriter, r *http.Request) {
+func (s *Service) getCustomer(w http.ResponseWriter, r *http.Request) error {
 	customer := struct {
 		Customer  string           `json:"customer"`
 		Pending   int64            `json:"pending"`
@@ -68,37 +70,26 @@ func (s *Service) getCustomer(w http.ResponseWriter, r *http.Request) {
 			Scan(&customer.Pending, &customer.Confirmed, &customer.Cancelled, &customer.UpdatedAt, &customer.Spent)
 	}
 	customer.UpdatedAt = customer.UpdatedAt.UTC()
-	s.answer(w, r, err, "customer_not_found", "There is no such customer", customer)
+	return read(w, err, customer, "customer_not_found", "there is no such customer")
 }
 
-// answer sends what was read, or why it could not be.
-func (s *Service) answer(w http.ResponseWriter, r *http.Request, err error, code, title string, body any) {
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		problem(w, r, http.StatusNotFound, code, title)
-	case err != nil:
-		s.logger.ErrorContext(r.Context(), "orders could not be read", "path", r.URL.Path, "error", err)
-		problem(w, r, http.StatusServiceUnavailable, "unavailable", "The orders could not be read")
-	default:
-		respond(w, "application/json", http.StatusOK, body)
+// read sends what was read. The code and what it says are for when there is none.
+func read(w http.ResponseWriter, err error, body any, code, detail string) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return answer.No(http.StatusNotFound, code, detail)
 	}
+	if err != nil {
+		return err
+	}
+	return answer.JSON(w, http.StatusOK, body)
+}
+
+// explain answers for errors that are the service's own.
+func (s *Service) explain(_ http.ResponseWriter, r *http.Request, err error) answer.Problem {
+	s.logger.ErrorContext(r.Context(), "orders could not be read", "path", r.URL.Path, "error", err)
+	return answer.No(http.StatusServiceUnavailable, "unavailable", "the orders could not be read; try again")
 }
 
 // storable reports whether text could be in the database at all: Postgres takes
 // neither U+0000 nor what is not UTF-8.
 func storable(text string) bool { return utf8.ValidString(text) && !strings.ContainsRune(text, 0) }
-
-// problem answers with a problem document (RFC 9457).
-func problem(w http.ResponseWriter, r *http.Request, status int, code, title string) {
-	respond(w, "application/problem+json", status, map[string]any{
-		"type": "urn:countermand:problem:" + code, "title": title, "status": status, "instance": r.URL.Path, "code": code,
-		"retriable": status == http.StatusServiceUnavailable,
-	})
-}
-
-func respond(w http.ResponseWriter, contentType string, status int, body any) {
-	w.Header().Set("Content-Type", contentType)
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // the client has gone away
-}

@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-func (s *Service) getReturn(w http.ResponseWriter, r *http.Request) {
+func (s *Service) getReturn(w http.ResponseWriter, r *http.Request) error {
 	var back struct {
 		ID        uuid.UUID       `json:"id"`
 		OrderID   uuid.UUID       `json:"order_id"`
@@ -31,5 +31,5 @@ func (s *Service) getReturn(w http.ResponseWriter, r *http.Request) {
 		err = pgx.ErrNoRows
 	}
 	back.CreatedAt, back.UpdatedAt = back.CreatedAt.UTC(), back.UpdatedAt.UTC()
-	s.answer(w, r, err, "return_not_found", "There is no such return", back)
+	return read(w, err, back, "return_not_found", "there is no such return")
 }

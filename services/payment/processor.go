@@ -18,28 +18,28 @@ const (
 	TokenNever        = "tok_never"         // never answered
 )
 
-// answer is what the processor says to an authorization.
-type answer struct {
+// decision is what the processor says to an authorization.
+type decision struct {
 	declined error         // a rejection, or nil
 	after    time.Duration // how long it takes to say so
 	never    bool          // it says nothing at all
 }
 
-// approvedAtOnce reports the answer that can be given without waiting.
-func (a answer) approvedAtOnce() bool { return a.declined == nil && a.after == 0 && !a.never }
+// approvedAtOnce reports the decision that can be told without waiting.
+func (d decision) approvedAtOnce() bool { return d.declined == nil && d.after == 0 && !d.never }
 
-func askToAuthorize(token string) answer {
+func askToAuthorize(token string) decision {
 	switch token {
 	case TokenOK, TokenCaptureFails, TokenRefundFails:
-		return answer{}
+		return decision{}
 	case TokenSlow:
-		return answer{after: 3 * time.Second}
+		return decision{after: 3 * time.Second}
 	case TokenNever:
-		return answer{never: true}
+		return decision{never: true}
 	case TokenDeclined:
-		return answer{declined: events.Reject(shop.CardDeclined, "the card was declined")}
+		return decision{declined: events.Reject(shop.CardDeclined, "the card was declined")}
 	}
-	return answer{declined: events.Reject(shop.CardDeclined, "unknown card")}
+	return decision{declined: events.Reject(shop.CardDeclined, "unknown card")}
 }
 
 // askToCapture returns nil or a rejection.

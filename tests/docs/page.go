@@ -28,6 +28,11 @@ type block struct {
 // runs reports whether the block is one of commands.
 func (b *block) runs() bool { return b.lang == "sh" && !b.skip }
 
+// serves reports whether the block starts a dev process.
+func (b *block) serves() bool {
+	return b.background != "" && strings.Contains(b.text, "countermand dev")
+}
+
 // acts reports whether something is done with the block although it is not run.
 func (b *block) acts() bool { return b.output || b.file != "" || b.patch }
 

@@ -16,41 +16,63 @@ var howTos = []string{"receive-webhooks.md", "use-the-ai-route.md", "spend-on-ai
 
 // TestPagesDoWhatTheySay runs README.md, every tutorial and the how-tos that are
 // walk-throughs, block by block. A page stops at its first block that does not do as it
-// says.
+// says. Pages that start a dev process of their own run beside those that share one,
+// which come one after the other.
 func TestPagesDoWhatTheySay(t *testing.T) {
 	tutorials, err := filepath.Glob(filepath.Join(product.Root(), "docs", "tutorial", "*.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	pages := []string{filepath.Join(product.Root(), "README.md")}
+	paths := []string{filepath.Join(product.Root(), "README.md")}
 	for _, name := range howTos {
-		pages = append(pages, filepath.Join(product.Root(), "docs", "how-to", name))
+		paths = append(paths, filepath.Join(product.Root(), "docs", "how-to", name))
 	}
-	for _, path := range append(pages, tutorials...) {
-		name, err := filepath.Rel(product.Root(), path)
-		if err != nil {
-			t.Fatal(err)
+	var alone, sharing []page
+	for _, path := range append(paths, tutorials...) {
+		if p := readPage(t, path); slices.ContainsFunc(p.blocks, (*block).serves) {
+			alone = append(alone, p)
+		} else {
+			sharing = append(sharing, p)
 		}
-		t.Run(name, func(t *testing.T) { playPage(t, path, name) })
+	}
+	for name, pages := range map[string][]page{"alone": alone, "sharing": sharing} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, p := range pages {
+				t.Run(p.name, func(t *testing.T) {
+					if err := playBlocks(t, product.Root(), p.blocks, t.Logf); err != nil {
+						t.Fatalf("%s:%v", p.name, err)
+					}
+				})
+			}
+		})
 	}
 }
 
-func playPage(t *testing.T, path, name string) {
+// page is one with blocks that are run.
+type page struct {
+	name   string // from the root of the repository
+	blocks []*block
+}
+
+func readPage(t *testing.T, path string) page {
 	t.Helper()
-	page, err := os.ReadFile(path)
+	name, err := filepath.Rel(product.Root(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocks, err := parsePage(string(page))
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks, err := parsePage(string(content))
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
 	if !slices.ContainsFunc(blocks, (*block).runs) {
 		t.Fatalf("%s has no block marked sh that is run, so nothing of it is tested", name)
 	}
-	if err := playBlocks(t, product.Root(), blocks, t.Logf); err != nil {
-		t.Fatalf("%s:%v", name, err)
-	}
+	return page{name, blocks}
 }
 
 // playBlocks plays blocks in a session of their own, in a copy of the repository at

@@ -57,7 +57,7 @@ func (o operations) List(ctx context.Context, filter gateway.OperationFilter) (g
 		}
 	}
 	page, err := o.reader.List(ctx, saga.Filter{
-		Definitions: definitions, Tenant: filter.Tenant, Status: saga.Status(filter.Status),
+		Definitions: definitions, Tenant: filter.Tenant, Unowned: filter.Tenant == "", Status: saga.Status(filter.Status),
 		CreatedAfter: filter.CreatedAfter, CreatedBefore: filter.CreatedBefore, Cursor: filter.Cursor, Limit: filter.Limit,
 	})
 	if errors.Is(err, saga.ErrBadCursor) {
@@ -80,7 +80,7 @@ func operation(in *saga.Instance, revision int64) gateway.Operation {
 		ID: in.ID, Status: gateway.Status(in.Status), Saga: &gateway.SagaVersion{Name: in.Name, Version: in.Version},
 		Result: in.Result, CreatedAt: in.CreatedAt, UpdatedAt: in.UpdatedAt,
 		Command: in.StartType, Fingerprint: in.Fingerprint, Steps: make([]gateway.StepProgress, len(in.Steps)),
-		Revision: revision, Pivoted: in.Pivoted, Rejection: rejection(in.Failure),
+		Revision: revision, Pivoted: in.Pivoted, Tenant: in.Tenant, Rejection: rejection(in.Failure),
 	}
 	for i, step := range in.Steps {
 		op.Steps[i] = gateway.StepProgress{Name: step.Name, Status: string(step.Status), Attempts: step.Do.Attempts}

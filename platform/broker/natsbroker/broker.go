@@ -40,7 +40,8 @@ type Config struct {
 	// RestMax bounds how long a stream rests between two atomic batches, unless many
 	// messages wait: 3 ms by default, negative for no rest. A batch has a fixed
 	// cost, so a rest of twice the time that the last one took makes them larger
-	// while the stream is busy. It delays nothing on an idle one.
+	// while the stream is busy. After a small batch it is shorter, and it delays
+	// nothing on an idle stream.
 	RestMax time.Duration
 	// Timeout of one publish or request: 5 s by default.
 	Timeout time.Duration

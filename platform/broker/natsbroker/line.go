@@ -40,6 +40,8 @@ type parcel struct {
 const (
 	// restFactor is how many times as long as its last atomic batch a line rests.
 	restFactor = 2
+	// many is how many messages a batch must have held for a whole rest.
+	many = 16
 	// full is how many messages make a batch worth its fixed cost at once.
 	full = 128
 	// underWayMax is how many atomic batches are on their way at once.
@@ -51,7 +53,7 @@ func (b *Broker) line(stream string) *line {
 	defer b.linesMu.Unlock()
 	l, ok := b.lines[stream]
 	if !ok {
-		l = &line{broker: b, pace: pace.Pace{Factor: restFactor, Max: b.config.RestMax, Full: full}, news: make(chan struct{}, 1)}
+		l = &line{broker: b, pace: pace.Pace{Factor: restFactor, Max: b.config.RestMax, Many: many, Full: full}, news: make(chan struct{}, 1)}
 		b.lines[stream] = l
 	}
 	return l

@@ -3,8 +3,12 @@ package embeddedtest
 import (
 	"context"
 	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -174,7 +178,8 @@ func TestPostgresNeedsMain(t *testing.T) {
 }
 
 func TestServerFromEnvironment(t *testing.T) {
-	t.Setenv(DatabaseURLEnv, "postgres://user@host/postgres")
+	setURL(t, "postgres://user@host/postgres")
+	t.Setenv(DatabaseServerEnv, "PostgreSQL 14.1")
 	s := &sharedServer{allowed: true}
 	if got, err := s.adminURL(); got != "postgres://user@host/postgres" || err != nil {
 		t.Errorf("URL %q, %v", got, err)
@@ -184,8 +189,54 @@ func TestServerFromEnvironment(t *testing.T) {
 	}
 }
 
+// setURL is t.Setenv, which reads the old value so that the test cache sees it.
+func setURL(t *testing.T, url string) {
+	t.Helper()
+	before, set := syscall.Getenv(DatabaseURLEnv)
+	if err := syscall.Setenv(DatabaseURLEnv, url); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		syscall.Unsetenv(DatabaseURLEnv)
+		if set {
+			syscall.Setenv(DatabaseURLEnv, before)
+		}
+	})
+}
+
+// TestTheCacheSeesTheServerAndNotItsAddress reads what this binary, in another process,
+// tells go test of its inputs.
+func TestTheCacheSeesTheServerAndNotItsAddress(t *testing.T) {
+	url, err := shared.adminURL()
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for version, sees := range map[string]bool{"": true, "PostgreSQL 14.1": false} {
+		log := filepath.Join(t.TempDir(), "inputs")
+		cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestPostgresGivesFreshDatabasesAndTakesThemBack$", "-test.testlogfile="+log)
+		cmd.Env = append(os.Environ(), DatabaseURLEnv+"="+url, DatabaseServerEnv+"="+version)
+		if output, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, output)
+		}
+		inputs, err := os.ReadFile(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(inputs), "getenv "+DatabaseServerEnv+"\n") {
+			t.Errorf("with the version %q it does not see the version", version)
+		}
+		if got := strings.Contains(string(inputs), "getenv "+DatabaseURLEnv+"\n"); got != sees {
+			t.Errorf("with the version %q it sees the URL: %v, want %v", version, got, sees)
+		}
+	}
+}
+
 func TestMissingServerIsAnErrorEveryTime(t *testing.T) {
-	t.Setenv(DatabaseURLEnv, "")
+	setURL(t, "")
 	t.Setenv("COUNTERMAND_POSTGRES_BIN", t.TempDir())
 	s := &sharedServer{allowed: true}
 	for range 2 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,6 +16,12 @@ import (
 // DatabaseURLEnv is the environment variable with the URL of a superuser's
 // connection to the server that tests are to use.
 const DatabaseURLEnv = "COUNTERMAND_TEST_DATABASE_URL"
+
+// DatabaseServerEnv is the environment variable with the version of that server, as it
+// tells it itself. Whoever sets it says that a test depends on the version and not on
+// the address, so that go test may take a result from its cache when only the address
+// is another one.
+const DatabaseServerEnv = "COUNTERMAND_TEST_DATABASE_SERVER"
 
 // Main runs the tests of a package, stops the server they used if this process
 // started it, and exits with their code, or with 1 when the server could not be
@@ -63,7 +70,7 @@ func (s *sharedServer) adminURL() (string, error) {
 		return s.url, s.err
 	}
 	s.started = true
-	if s.url = os.Getenv(DatabaseURLEnv); s.url != "" {
+	if s.url = givenURL(); s.url != "" {
 		return s.url, nil
 	}
 	// The server outlives the test that happens to need it first, and a
@@ -75,6 +82,17 @@ func (s *sharedServer) adminURL() (string, error) {
 		s.url = s.server.AdminURL()
 	}
 	return s.url, s.err
+}
+
+// givenURL returns the URL of a server that somebody else has started; "" when there is
+// none.
+func givenURL() string {
+	if os.Getenv(DatabaseServerEnv) == "" {
+		return os.Getenv(DatabaseURLEnv)
+	}
+	// What os.Getenv has read must be the same again for a cached result to count.
+	url, _ := syscall.Getenv(DatabaseURLEnv)
+	return url
 }
 
 func (s *sharedServer) close() error {

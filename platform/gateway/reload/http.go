@@ -42,12 +42,15 @@ func (l *Loader) Register(mux *http.ServeMux, protect func(http.Handler) http.Ha
 
 func (l *Loader) list(w http.ResponseWriter, r *http.Request) {
 	table, _, tag := l.Table()
-	w.Header().Set("ETag", tag)
-	if r.Header.Get("If-None-Match") == tag {
-		w.WriteHeader(http.StatusNotModified)
-		return
+	status := l.Status()
+	if status.Failure == nil { // the ETag names the table, and not what failed since
+		w.Header().Set("ETag", tag)
+		if r.Header.Get("If-None-Match") == tag {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
 	}
-	answer(w, http.StatusOK, "application/json", Routes{l.Status(), table.Routes()})
+	answer(w, http.StatusOK, "application/json", Routes{status, table.Routes()})
 }
 
 func (l *Loader) show(w http.ResponseWriter, r *http.Request) {

@@ -287,6 +287,11 @@ func TestAdmin(t *testing.T) {
 	want(b.put(broken, tag, ""), http.StatusUnprocessableEntity, "invalid_routes")
 	b.wantRoute("first")
 	b.wantStale(1)
+	listed := b.do(http.MethodGet, "/admin/v1/routes", "", "If-None-Match", tag)
+	want(listed, http.StatusOK, "") // who has the list does not know of the failure
+	if !strings.Contains(listed.Body.String(), `"failure"`) {
+		t.Errorf("listed %s", listed.Body)
+	}
 
 	done := b.put(tableOf("second"), tag, "")
 	want(done, http.StatusOK, "")

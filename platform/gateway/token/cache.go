@@ -44,6 +44,9 @@ func (c *cache) put(text string, generation int, t Token) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if generation < c.generation { // of keys that were read again meanwhile
+		return
+	}
 	if c.generation != generation || c.taken == nil {
 		c.generation, c.taken = generation, make(map[[sha256.Size]byte]cached)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +25,8 @@ const (
 	// readEvery bounds how often the issuer is asked, whatever clients send.
 	readEvery   = 10 * time.Second
 	readTimeout = 5 * time.Second
+	// idleFor is less than the time between reads: a connection is for one of them.
+	idleFor     = 30 * time.Second
 	keysMax     = 256
 	setBytesMax = 1 << 20
 	rsaBitsMin  = 2048
@@ -48,7 +51,7 @@ type keySet struct {
 func newKeySet(config Config, client *http.Client, logger *slog.Logger) *keySet {
 	if client == nil {
 		client = &http.Client{Timeout: readTimeout, Transport: &http.Transport{
-			Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: idleLimit, ForceAttemptHTTP2: true,
+			Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: idleLimit, IdleConnTimeout: idleFor, ForceAttemptHTTP2: true,
 		}}
 	}
 	if logger == nil {
@@ -144,6 +147,9 @@ func (s *keySet) fetch(ctx context.Context) ([]jose.JSONWebKey, error) {
 		}
 		if discovered.Issuer != s.config.Issuer || discovered.JWKS == "" {
 			return nil, fmt.Errorf("the OpenID configuration of %s is of the issuer %q and has the jwks_uri %q", s.config.Issuer, discovered.Issuer, discovered.JWKS)
+		}
+		if u, err := url.Parse(discovered.JWKS); err != nil || strings.HasPrefix(s.config.Issuer, "https:") && u.Scheme != "https" {
+			return nil, fmt.Errorf("the OpenID configuration of %s has the jwks_uri %q, whose answer anybody on the way could change: want https", s.config.Issuer, discovered.JWKS)
 		}
 		address = discovered.JWKS
 	}

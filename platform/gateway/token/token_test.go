@@ -34,6 +34,7 @@ type publisher struct {
 	keys []any
 	down bool
 	asks int
+	uri  string // where the discovery says that the keys are; empty: below the issuer
 }
 
 // RoundTrip implements [http.RoundTripper].
@@ -41,7 +42,11 @@ func (p *publisher) RoundTrip(r *http.Request) (*http.Response, error) {
 	if p.asks++; p.down {
 		return nil, errors.New("connection refused")
 	}
-	body := map[string]any{"issuer": issuer, "jwks_uri": issuer + "/keys"}
+	uri := p.uri
+	if uri == "" {
+		uri = issuer + "/keys"
+	}
+	body := map[string]any{"issuer": issuer, "jwks_uri": uri}
 	if r.URL.Path == "/keys" {
 		body = map[string]any{"keys": p.keys}
 	}
@@ -284,6 +289,17 @@ func TestATokenThatIsKnown(t *testing.T) {
 		time.Sleep(5 * time.Second) // it has expired by now
 		if _, err := v.Verify(t.Context(), text); !errors.Is(err, token.ErrInvalid) {
 			t.Errorf("an expired token: %v", err)
+		}
+	})
+}
+
+func TestKeysAreNotReadInTheClearFromASecureIssuer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &publisher{t: t, keys: []any{public("r", rsaKey().Public())}, uri: "http://id.example/keys"}
+		v := p.verifier(func(c *token.Config) { c.JWKS = "" })
+		_, err := v.Verify(t.Context(), sign(t, jose.RS256, "r", rsaKey(), claims(nil)))
+		if !errors.Is(err, token.ErrUnavailable) || !strings.Contains(err.Error(), "want https") {
+			t.Errorf("%v", err)
 		}
 	})
 }

@@ -78,7 +78,11 @@ func (p peer) variant(ctx context.Context, s *server, opts options, percent int)
 	return run, work.check(ctx, sagas.Load(), refused.Load())
 }
 
-// load runs sagas in a closed loop and then in an open one at half its rate.
+// sharedRate is a rate, in sagas per second, that every engine holds.
+const sharedRate = 200
+
+// load runs sagas in a closed loop, then in an open one at half its rate, and then in
+// one at the rate that all engines share.
 func (p peer) load(ctx context.Context, s *server, opts options, do task) (Run, error) {
 	run := Run{Engine: p.name, Version: p.version, InFlight: p.inFlight}
 	var next atomic.Int64
@@ -104,6 +108,21 @@ func (p peer) load(ctx context.Context, s *server, opts options, do task) (Run, 
 	if err != nil {
 		return run, err
 	}
+	quiet, err := s.usage(ctx)
+	if err != nil {
+		return run, err
+	}
+	shared, err := openLoop(ctx, sharedRate, opts.duration, &next, do)
+	if err != nil {
+		return run, err
+	}
+	end, err := s.usage(ctx)
+	if err != nil {
+		return run, err
+	}
+	few := end.Since(quiet)
+	run.SharedP50, run.SharedP99 = quantile(shared, 0.50), quantile(shared, 0.99)
+	run.SharedCPU = milliseconds(few.Go+few.Postgres) / float64(len(shared))
 	used, n := after.Since(before), float64(len(closed))
 	run.P50, run.P99 = quantile(closed, 0.50), quantile(closed, 0.99)
 	run.OpenP50, run.OpenP99 = quantile(open, 0.50), quantile(open, 0.99)

@@ -30,7 +30,7 @@ type Figure struct {
 
 // Run is one engine on one variant of the workload. The closed loop gives the
 // rate and what a saga costs; the open loop, at half of that rate, the latency of
-// an engine that is not full.
+// an engine that is not full. At the shared rate all engines do the same work.
 type Run struct {
 	Engine             string  `json:"engine"`
 	Version            string  `json:"version,omitempty"`
@@ -41,6 +41,9 @@ type Run struct {
 	P99                float64 `json:"p99_ms"`
 	OpenP50            float64 `json:"open_p50_ms"`
 	OpenP99            float64 `json:"open_p99_ms"`
+	SharedP50          float64 `json:"open_200_p50_ms"`
+	SharedP99          float64 `json:"open_200_p99_ms"`
+	SharedCPU          float64 `json:"open_200_cpu_ms_per_saga"`
 	CPU                float64 `json:"cpu_ms_per_saga"`
 	Commits            float64 `json:"commits_per_saga"`
 	WAL                float64 `json:"wal_bytes_per_saga"`
@@ -99,10 +102,11 @@ func (r *Report) run(engine string, percent int) (Run, bool) {
 func (r *Report) print(w io.Writer) {
 	fmt.Fprintf(w, "%s   %d CPUs, %s, load %s, PostgreSQL %s\n\n", r.Name, r.Machine.CPUs, r.Machine.Model, r.Machine.LoadAverage, r.Versions["postgres"])
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "engine\tcompensated\tin flight\tsagas/s\tp50 ms\tp99 ms\thalf load p50\tp99\tCPU ms/saga\tcommits/saga\tWAL B/saga\t")
+	fmt.Fprintln(table, "engine\tcompensated\tin flight\tsagas/s\tp50 ms\tp99 ms\thalf load p50\tp99\tCPU ms/saga\tcommits/saga\tWAL B/saga\t200/s p50\tp99\tCPU ms/saga\t")
 	for _, run := range r.Runs {
-		fmt.Fprintf(table, "%s %s\t%d %%\t%d\t%.0f\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t%.0f\t\n", run.Engine, run.Version, run.CompensatedPercent, run.InFlight,
-			run.SagasPerSecond, run.P50, run.P99, run.OpenP50, run.OpenP99, run.CPU, run.Commits, run.WAL)
+		fmt.Fprintf(table, "%s %s\t%d %%\t%d\t%.0f\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t%.0f\t%.1f\t%.1f\t%.2f\t\n", run.Engine, run.Version, run.CompensatedPercent, run.InFlight,
+			run.SagasPerSecond, run.P50, run.P99, run.OpenP50, run.OpenP99, run.CPU, run.Commits, run.WAL,
+			run.SharedP50, run.SharedP99, run.SharedCPU)
 	}
 	_ = table.Flush() // stdout is closed when this fails
 	fmt.Fprintln(w)

@@ -4,8 +4,9 @@
 //	withpostgres -- go test ./...
 //
 // The command finds the server's admin URL in COUNTERMAND_TEST_DATABASE_URL,
-// where package embeddedtest looks for it, so all test packages share one
-// server. When the variable is set already, the command runs with it as it is.
+// where package embeddedtest looks for it, so all test packages share one server, and
+// the server's version in COUNTERMAND_TEST_DATABASE_SERVER. When the first variable is
+// set already, the command runs with both as they are.
 // Signals are passed on to the command. withpostgres exits with the command's
 // exit code, with 128 plus the signal's number when a signal ended it, and with
 // 1 when the server or the command could not be started.
@@ -20,6 +21,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/countermand/countermand/platform/embedded/embeddedtest"
 	"github.com/countermand/countermand/platform/embedded/internal/tempserver"
@@ -62,7 +65,11 @@ func run(args []string) (code int, err error) {
 				code, err = max(code, 1), errors.Join(err, stopErr)
 			}
 		}()
-		env = append(env, embeddedtest.DatabaseURLEnv+"="+server.AdminURL())
+		version, err := serverVersion(server.AdminURL())
+		if err != nil {
+			return 1, err
+		}
+		env = append(env, embeddedtest.DatabaseURLEnv+"="+server.AdminURL(), embeddedtest.DatabaseServerEnv+"="+version)
 	}
 
 	cmd := exec.Command(args[0], args[1:]...)
@@ -76,6 +83,22 @@ func startServer() (*tempserver.Server, error) {
 	ctx, stop := signal.NotifyContext(context.Background(), passedOn...)
 	defer stop()
 	return tempserver.Start(ctx, func(step string) { fmt.Fprintln(os.Stderr, "withpostgres:", step) })
+}
+
+// serverVersion asks the server, because the same path may lead to another program
+// tomorrow.
+func serverVersion(url string) (version string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return "", fmt.Errorf("ask the server for its version: %w", err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	if err := conn.QueryRow(ctx, "SELECT version()").Scan(&version); err != nil {
+		return "", fmt.Errorf("ask the server for its version: %w", err)
+	}
+	return version, nil
 }
 
 func runCommand(cmd *exec.Cmd, signals <-chan os.Signal) (int, error) {

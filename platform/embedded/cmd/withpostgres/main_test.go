@@ -33,13 +33,13 @@ func command(t *testing.T, url string, args ...string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self, args...)
-	cmd.Env = append(os.Environ(), beCommand+"=1", embeddedtest.DatabaseURLEnv+"="+url)
+	cmd.Env = append(os.Environ(), beCommand+"=1", embeddedtest.DatabaseURLEnv+"="+url, embeddedtest.DatabaseServerEnv+"=")
 	cmd.Stderr = os.Stderr
 	return cmd
 }
 
 func TestRunsCommandWithServer(t *testing.T) {
-	cmd := command(t, "", "--", "sh", "-c", `echo "$`+embeddedtest.DatabaseURLEnv+`"; read wait; exit 7`)
+	cmd := command(t, "", "--", "sh", "-c", `echo "$`+embeddedtest.DatabaseURLEnv+`"; echo "$`+embeddedtest.DatabaseServerEnv+`"; read wait; exit 7`)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -51,14 +51,22 @@ func TestRunsCommandWithServer(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	url, err := bufio.NewReader(out).ReadString('\n')
+	lines := bufio.NewReader(out)
+	url, err := lines.ReadString('\n')
 	if err != nil {
 		t.Fatal(err)
 	}
-	url = strings.TrimSpace(url)
+	version, err := lines.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	url, version = strings.TrimSpace(url), strings.TrimSpace(version)
 	conn, err := pgx.Connect(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if number := conn.PgConn().ParameterStatus("server_version"); number == "" || !strings.Contains(version, number) {
+		t.Errorf("version %q, the server says %q", version, number)
 	}
 	conn.Close(t.Context())
 	in.Close()

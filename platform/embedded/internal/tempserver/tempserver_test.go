@@ -5,6 +5,7 @@ package tempserver
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -49,5 +50,40 @@ func TestStartSweepsAbandonedServers(t *testing.T) {
 	}
 	if _, err := os.Stat(s.dir); err == nil {
 		t.Error("the folder is left after Stop")
+	}
+}
+
+func TestServerIsInMemoryUnlessTMPDIRSaysWhere(t *testing.T) {
+	t.Setenv("TMPDIR", "")
+	s, err := Start(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := os.TempDir()
+	if roomInMemory() {
+		want = memoryFolder
+	}
+	if got := filepath.Dir(s.dir); got != want {
+		t.Errorf("it is in %s, want %s", got, want)
+	}
+	old := time.Now().Add(-2 * abandonedAfter)
+	abandoned := filepath.Join(want, prefix+"abandoned-"+strconv.Itoa(os.Getpid()))
+	if err := os.Mkdir(abandoned, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{s.dir, abandoned} {
+		if err := os.Chtimes(dir, old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sweep(t.Context())
+	if _, err := os.Stat(s.dir); err != nil {
+		t.Errorf("a server that runs was swept: %v", err)
+	}
+	if _, err := os.Stat(abandoned); err == nil {
+		t.Error("what a killed process left is there still")
+	}
+	if err := s.Stop(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }
