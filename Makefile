@@ -222,6 +222,23 @@ openapi: ## Lint the OpenAPI documents of the gateway and the admin API; needs N
 		&& REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true npx --no redocly lint --config redocly.yaml \
 			$(CURDIR)/docs/reference/openapi.json $(CURDIR)/platform/admin/openapi.json
 
+# A project of its own on free ports, so that it harms nobody's containers and data.
+COMPOSE = COUNTERMAND_HTTP_PORT=0 COUNTERMAND_ADMIN_PORT=0 COUNTERMAND_ENGINE_ADMIN_PORT=0 POSTGRES_PORT=0 NATS_PORT=0 \
+	docker compose --project-name countermand-check --profile app
+
+.PHONY: compose
+compose: ## Build the images, run the shop in containers, and check that an order completes; needs Docker with Compose
+	@docker compose version >/dev/null 2>&1 \
+		|| { echo 'The images are NOT BUILT and compose.yaml is NOT CHECKED: docker compose is missing. Install Docker with Compose 2.20.2 or newer.'; exit 1; }
+	@trap 'code=$$?; [ $$code -eq 0 ] || $(COMPOSE) logs --tail 30 || true; $(COMPOSE) down --volumes || code=1; exit $$code' EXIT; \
+	$(COMPOSE) build; \
+	$(COMPOSE) up -d --wait --wait-timeout 120; \
+	gateway=$$($(COMPOSE) port gateway 8080); admin=$$($(COMPOSE) port gateway 8081); \
+	curl -sS -f -o /dev/null --retry 30 --retry-delay 1 --retry-all-errors "http://$$admin/readyz"; \
+	answer=$$(curl -sS -w ' %{http_code}' "http://$$gateway/v1/orders" -H 'Content-Type: application/json' -H 'Prefer: wait=20' \
+		-d '{"customer":"ada","currency":"EUR","items":[{"sku":"TEA-001","quantity":2}],"payment":{"token":"tok_ok"}}'); \
+	echo "$$answer"; [[ "$$answer" == *'"status":"completed"'*' 201' ]] || { echo 'The order did not complete.'; exit 1; }
+
 .PHONY: generate
 generate: ## Write again what is generated from code, such as JSON Schemas, AsyncAPI and OpenAPI documents
 	@go generate $(call packages,$(MODULES))
