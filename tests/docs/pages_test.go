@@ -19,6 +19,7 @@ var howTos = []string{"receive-webhooks.md", "use-the-ai-route.md", "spend-on-ai
 // says. Pages that start a dev process of their own run beside those that share one,
 // which come one after the other.
 func TestPagesDoWhatTheySay(t *testing.T) {
+	t.Parallel()
 	tutorials, err := filepath.Glob(filepath.Join(product.Root(), "docs", "tutorial", "*.md"))
 	if err != nil {
 		t.Fatal(err)
